@@ -1,0 +1,298 @@
+"""Loading: what wins over what, every class of problem, all of them at once, and no file that crashes it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trioproxy.config import Config, load, show
+from trioproxy.config.load import MAX_FILE_BYTES
+from trioproxy.errors import ConfigError, Problem
+
+URL = "https://api.openai.com/v1"
+UPSTREAM = f'[[upstream]]\nbase_url = "{URL}"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "trioproxy.toml"
+    path.write_text(UPSTREAM)
+    return path
+
+
+def problems(file: Path | None = None, *, directory: Path = Path("/nonexistent"), **given: object) -> list[str]:
+    """Every problem as its text, without the folder in front of the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        load(file, directory=directory, environ=given.get("environ", {}), flags=given.get("flags"))  # type: ignore[arg-type]
+    return [str(problem).replace(f"{file.parent}/" if file else "\0", "") for problem in caught.value.problems]
+
+
+def wrong(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    return problems(file)
+
+
+def test_an_upstream_on_the_command_line_is_enough(tmp_path: Path) -> None:
+    config = load(flags={"upstream.base_url": URL}, environ={}, directory=tmp_path)
+    assert config == Config.model_validate({"upstream": [{"base_url": URL}]})
+
+
+def test_a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default(file: Path) -> None:
+    def idle_s(text: str, environ: dict[str, str], flags: dict[str, object]) -> float:
+        file.write_text(UPSTREAM + text)
+        return load(file, environ=environ, flags=flags).deadlines.idle_s
+
+    in_file, variable, flag = "[deadlines]\nidle_s = 1", {"TRIOPROXY_DEADLINES__IDLE_S": "2"}, {"deadlines.idle_s": 3}
+    assert idle_s("", {}, {}) == 300
+    assert idle_s(in_file, {}, {}) == 1
+    assert idle_s(in_file, variable, {}) == 2
+    assert idle_s(in_file, variable, {**flag}) == 3
+    assert idle_s(in_file, variable, {"deadlines.idle_s": None}) == 2
+
+
+def test_the_file_is_the_argument_else_the_variable_else_the_one_in_the_folder(tmp_path: Path) -> None:
+    for name in ("argument", "variable", "trioproxy"):
+        (tmp_path / f"{name}.toml").write_text(UPSTREAM + f'name = "{name}"\n')
+    environ = {"TRIOPROXY_CONFIG": str(tmp_path / "variable.toml")}
+    assert load(tmp_path / "argument.toml", environ=environ, directory=tmp_path).upstream[0].name == "argument"
+    assert load(environ=environ, directory=tmp_path).upstream[0].name == "variable"
+    assert load(environ={"TRIOPROXY_CONFIG": "variable.toml"}, directory=tmp_path).upstream[0].name == "variable"
+    assert load(environ={}, directory=tmp_path).upstream[0].name == "trioproxy"
+    assert load(environ={"TRIOPROXY_CONFIG": ""}, directory=tmp_path).upstream[0].name == "trioproxy"
+
+
+def test_a_file_that_was_asked_for_and_is_missing_is_a_problem(tmp_path: Path) -> None:
+    assert problems(tmp_path / "no.toml") == [
+        "no.toml:file: cannot be read, expected a TOML file, got No such file or directory"
+    ]
+    assert "cannot be read" in problems(environ={"TRIOPROXY_CONFIG": str(tmp_path / "no.toml")})[0]
+    assert "got Is a directory" in problems(tmp_path)[0]
+    assert "is not a path" in problems(Path("a\0b"))[0]
+
+
+def test_a_default_file_that_leads_nowhere_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "trioproxy.toml").symlink_to(tmp_path / "gone")
+    assert "cannot be read" in problems(directory=tmp_path)[0]
+
+
+def test_variables_are_read_as_the_type_of_their_key(tmp_path: Path) -> None:
+    environ = {
+        "TRIOPROXY_SERVER__BIND": "127.0.0.1:1, [::1]:2",
+        "TRIOPROXY_SERVER__MAX_BODY_BYTES": "1024",
+        "TRIOPROXY_DRAIN__TIMEOUT_S": "0.5",
+        "TRIOPROXY_STREAM__END": "lenient",
+        "TRIOPROXY_UPSTREAM__BASE_URL": URL,
+        "TRIOPROXY_UPSTREAM__API_KEY": "env:KEY",
+        "KEY": "sk-1",
+    }
+    config = load(environ=environ, directory=tmp_path)
+    assert config.server.bind == ("127.0.0.1:1", "[::1]:2") and config.server.max_body_bytes == 1024
+    assert config.drain.timeout_s == 0.5 and config.stream.end == "lenient"
+    assert config.upstream[0].api_key is not None and config.upstream[0].api_key.get_secret_value() == "sk-1"
+    environ["TRIOPROXY_SERVER__BIND"] = '["127.0.0.1:3"]'
+    assert load(environ=environ, directory=tmp_path).server.bind == ("127.0.0.1:3",)
+
+
+def test_a_wrong_variable_is_named_as_it_was_typed(file: Path) -> None:
+    environ = {
+        "TRIOPROXY_DEADLINES__IDLE_S": "soon",
+        "TRIOPROXY_SERVER__MAX_BODY_BYTES": "64MiB",
+        "TRIOPROXY_SERVER__BIND": "[" * 100_000,
+        "TRIOPROXY_UPSTREAM__API_KEY": "sk-abcdef",
+    }
+    found = problems(file, environ=environ)
+    assert 'environment:TRIOPROXY_DEADLINES__IDLE_S: is not a number, expected seconds > 0, got "soon"' in found
+    assert any(one.startswith("environment:TRIOPROXY_SERVER__BIND: is not an address") for one in found)
+    assert any(one.startswith("environment:TRIOPROXY_SERVER__MAX_BODY_BYTES: is not a whole") for one in found)
+    assert any(one.startswith("environment:TRIOPROXY_UPSTREAM__API_KEY: must not be written") for one in found)
+    assert len(found) == 4 and "sk-abcdef" not in "".join(found)
+
+
+def test_an_unknown_variable_is_a_problem_that_hides_its_value(file: Path) -> None:
+    environ = {"TRIOPROXY_FOO": "hunter2", "TRIOPROXY_DEADLINES__IDEL_S": "1", "TRIOPROXY_UPSTREAM__HEADERS": "x"}
+    found = problems(file, environ=environ)
+    assert [one.split(": ")[0] for one in found] == [f"environment:{name}" for name in sorted(environ)]
+    assert 'expected "TRIOPROXY_DEADLINES__IDLE_S", got "TRIOPROXY_DEADLINES__IDEL_S"' in found[0]
+    assert "expected a variable" in found[1] or "TRIOPROXY_SECTION__KEY" in found[1]
+    assert "hunter2" not in found[1]
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_a_problem(file: Path) -> None:
+    names = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR"]
+    assert load(file, environ={f"TRIOPROXY_{name}": "tcp://10.0.0.1:8080" for name in names})
+
+
+def test_a_wrong_flag_is_named_by_its_dotted_key(file: Path) -> None:
+    found = problems(file, flags={"server.bind": ["x"], "drain.timeout": 1, "upstream.base_url": "x"})
+    assert 'command line:"drain.timeout": is not a known key, expected "drain.timeout_s", got "drain.timeout"' in found
+    assert any(one.startswith("command line:server.bind: is not an address") for one in found)
+    assert any(one.startswith("command line:upstream.base_url: is not a URL") for one in found)
+
+
+def test_a_flag_and_a_variable_apply_to_the_upstream_of_the_file(file: Path) -> None:
+    file.write_text(UPSTREAM + 'name = "kept"\n')
+    environ = {"TRIOPROXY_UPSTREAM__BASE_URL": "http://b"}
+    assert load(file, environ=environ).upstream[0].base_url == "http://b"
+    both = load(file, environ=environ, flags={"upstream.base_url": "http://c"}).upstream[0]
+    assert (both.base_url, both.name) == ("http://c", "kept")
+
+
+def test_without_an_upstream_the_message_says_what_to_type(tmp_path: Path) -> None:
+    expected = "--upstream https://api.openai.com/v1, or [[upstream]] in a file"
+    assert problems() == [f"command line:upstream: is missing, expected {expected}, got none"]
+    (tmp_path / "a.toml").write_text("")
+    assert problems(tmp_path / "a.toml")[0].startswith("a.toml:upstream: is missing, expected --upstream")
+
+
+def test_two_upstreams_are_one_problem_beside_their_own(file: Path) -> None:
+    assert wrong(file, UPSTREAM * 2) == [
+        "trioproxy.toml:upstream: has too many entries, expected exactly one [[upstream]] in this version, got 2"
+    ]
+    found = wrong(file, UPSTREAM + "[[upstream]]\nbase_url = 5\n")
+    assert len(found) == 2 and found[0].startswith("trioproxy.toml:upstream[1].base_url: is not text")
+
+
+def test_single_brackets_are_explained(file: Path) -> None:
+    found = wrong(file, f'[upstream]\nbase_url = "{URL}"')
+    assert len(found) == 1 and found[0].startswith("trioproxy.toml:upstream: is one table, expected [[upstream]]")
+
+
+def test_an_upstream_without_a_base_url_is_one_problem(file: Path) -> None:
+    assert wrong(file, "[[upstream]]\ndialect = 'openai'") == [
+        "trioproxy.toml:upstream[0].base_url: is missing, expected a value, got nothing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[deadlines]\nidle_s = "soon"', 'deadlines.idle_s: is not a number, expected seconds > 0, got "soon"'),
+        ("[deadlines]\nidel_s = 1", 'deadlines.idel_s: is not a known key, expected "idle_s", got "idel_s"'),
+        ("[drain]\nx = 1", 'drain.x: is not a known key, expected one of timeout_s, got "x"'),
+        ("[sever]", 'sever: is not a known key, expected "server", got "sever"'),
+        ('"a\\nb" = 1', '"a\\u000ab": is not a known key, expected one of '),
+        ("server = 5", "server: is not a table, expected a table of keys, got 5"),
+        ("server = [1]", "server: is not a table, expected a table of keys, got a list (not shown)"),
+        ('[server]\nbind = "a:1"', 'server.bind: is not a list, expected a list, got "a:1"'),
+        ('[server]\nbind = ["a:1", "b"]', "server.bind[1]: is not an address, expected "),
+        (
+            "[server]\nmax_body_bytes = true",
+            "server.max_body_bytes: is not a whole number, expected bytes > 0, got true",
+        ),
+        (
+            "[server]\nmax_body_bytes = 0x" + "f" * 9000,
+            "server.max_body_bytes: is out of range, expected bytes > 0, got ",
+        ),
+        (
+            "[drain]\ntimeout_s = 1979-05-27",
+            "drain.timeout_s: is not a number, expected seconds >= 0, got another kind",
+        ),
+        ('[stream]\nend = "soft"', 'stream.end: is not a known word, expected "strict" or "lenient", got "soft"'),
+        ("[telemetry]\naccess_log = false", "telemetry.access_log: is not text, expected "),
+    ],
+)
+def test_each_problem_says_where_what_expected_and_got(file: Path, text: str, problem: str) -> None:
+    found = wrong(file, text + "\n" + UPSTREAM)
+    assert len(found) == 1 and found[0].startswith(f"trioproxy.toml:{problem}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('api_key = "sk-abc"', "api_key: must not be written here, expected env:NAME or file:PATH"),
+        ('api_key = "env:NONE"', "api_key: names a variable that is not set"),
+        ("api_key = ['env:A', 'env:B']", "api_key: must not be written here"),
+        ("headers = 5", "headers: is not a table, expected a table of names and values"),
+        ("headers = { 'a b' = 'x' }", 'headers."a b": is not a header\'s name'),
+        ("headers = { Host = 'x' }", "headers.Host: is a header that belongs to the connection"),
+        ("headers = { a = 5 }", "headers.a: is not text"),
+        ("headers = { a = 'env:NONE' }", "headers.a: names a variable that is not set"),
+        ('dialect = "gemini"', 'dialect: is not a known word, expected "openai" or "anthropic", got "gemini"'),
+        ("ca_file = 'none.pem'", "ca_file: cannot be read (No such file or directory)"),
+        ("apikey = 'env:A'", 'apikey: is not a known key, expected "api_key", got "apikey"'),
+    ],
+)
+def test_a_problem_of_an_upstream_names_its_place_in_the_list(file: Path, text: str, problem: str) -> None:
+    found = wrong(file, UPSTREAM + text)
+    assert len(found) == 1 and found[0].startswith(f"trioproxy.toml:upstream[0].{problem}")
+    assert "sk-abc" not in found[0]
+
+
+def test_every_problem_comes_at_once_whatever_its_place(file: Path) -> None:
+    file.write_text('[server]\nbind = []\n[drain]\ntimeout_s = "x"\ny = 1\n[[upstream]]\nproxy = "p"\napi_key = "k"')
+    found = problems(file, environ={"TRIOPROXY_X": "", "TRIOPROXY_STREAM__END": ""}, flags={"deadlines.idle_s": -1})
+    assert [one.split(": ")[0] for one in found] == [
+        "environment:TRIOPROXY_X",
+        "trioproxy.toml:server.bind",
+        "command line:deadlines.idle_s",
+        "environment:TRIOPROXY_STREAM__END",
+        "trioproxy.toml:drain.timeout_s",
+        "trioproxy.toml:drain.y",
+        "trioproxy.toml:upstream[0].base_url",
+        "trioproxy.toml:upstream[0].api_key",
+        "trioproxy.toml:upstream[0].proxy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[server]\nbind = \n", "line 2, column 8: is not TOML, expected a TOML file, got Invalid value"),
+        (b"[server]\na = 1\na = 2\n", "line 3, column 6: is not TOML"),
+        (b"[server]\nbind", "line 2: is not TOML"),
+        (b"[server]\n\xff\xfe\n", "line 2: is not text, expected a TOML file, got bytes that are not UTF-8"),
+        (b"\x00\x01\x02", "line 1, column 1: is not TOML"),
+        (b"a = " + b"[" * 100_000, "file: is nested too deeply"),
+        (b"a = " + b"{a=" * 100_000, "file: is nested too deeply"),
+        (b"a = " + b"1" * 10_000, "file: is not TOML"),
+        (
+            b"#" * (MAX_FILE_BYTES + 1),
+            f"file: is too large, expected a TOML file, got more than {MAX_FILE_BYTES} bytes",
+        ),
+    ],
+)
+def test_a_file_that_is_not_toml_is_one_problem_with_its_line(file: Path, content: bytes, problem: str) -> None:
+    file.write_bytes(content)
+    found = problems(file, flags={"upstream.base_url": URL})
+    assert len(found) == 1 and found[0].startswith(f"trioproxy.toml:{problem}")
+
+
+def test_a_file_that_is_nested_as_deeply_as_toml_allows_is_judged(file: Path) -> None:
+    found = wrong(file, UPSTREAM + "[server]\nbind = " + "[" * 90 + "]" * 90 + "\n[a" + ".a" * 500 + "]\n")
+    assert [one.split(": ")[0] for one in found] == ["trioproxy.toml:server.bind[0]", "trioproxy.toml:a"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_content_of_a_file_crashes_it(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={})
+    assert caught.value.problems
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ["server.bind", "deadlines.idle_s", "stream.end", "drain.timeout_s", "telemetry.access_log"]
+KEYS += [f"upstream.{key}" for key in ("base_url", "name", "api_key", "headers", "dialect", "proxy", "ca_file")]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(), JUNK, max_size=6))
+def test_no_value_of_any_kind_crashes_it(flags: dict[str, object]) -> None:
+    problems: list[Problem] = []
+    try:
+        show(load(flags=flags, environ={}, directory=Path("/nonexistent")))
+    except ConfigError as error:
+        problems = error.problems
+        if not problems:
+            raise
+    assert all(str(problem).isprintable() for problem in problems)
+
+
+def test_a_file_saved_with_a_byte_order_mark_is_read(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + UPSTREAM.replace("\n", "\r\n").encode())
+    assert load(file, environ={}).upstream[0].base_url == URL

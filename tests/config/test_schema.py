@@ -1,0 +1,305 @@
+"""The shape of the configuration: defaults, rules of the values, and the example file that shows every key."""
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from trioproxy.config import Config, Secret, Upstream, Wrong, load, split_bind
+from trioproxy.config.schema import Section
+
+EXAMPLE = Path(__file__).parents[2] / "conf" / "trioproxy.toml"
+URL = "https://api.openai.com/v1"
+
+
+def config_with(section: str, **keys: object) -> Config:
+    return Config.model_validate({"upstream": [{"base_url": URL}], section: keys})
+
+
+def upstream_with(**keys: object) -> Upstream:
+    return Config.model_validate({"upstream": [{"base_url": URL, **keys}]}).upstream[0]
+
+
+def refusal(section: str, **keys: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        upstream_with(**keys) if section == "upstream" else config_with(section, **keys)
+    return "\n".join(error["msg"] for error in caught.value.errors())
+
+
+def sections() -> dict[str, type[Section]]:
+    models = {name: field.annotation for name, field in Config.model_fields.items()}
+    models["upstream"] = Upstream
+    return models  # type: ignore[return-value]
+
+
+def uncommented() -> dict[str, Any]:
+    return tomllib.loads(re.sub(r"(?m)^#(?=[^\s#])", "", EXAMPLE.read_text("utf-8")))
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    config = Config.model_validate({"upstream": [{"base_url": URL}]})
+    assert config.server.model_dump() == {
+        "bind": ("127.0.0.1:8080",),
+        "max_body_bytes": 64 * 1024**2,
+        "max_upload_bytes": 1024**3,
+        "max_header_bytes": 64 * 1024,
+        "keep_alive_s": 75,
+    }
+    assert list(config.deadlines.model_dump().values()) == [5, 600, 600, 300, 3600, 30]
+    assert config.stream.model_dump() == {"heartbeat_s": 15, "commit_after_s": 10, "end": "strict"}
+    assert (config.drain.timeout_s, config.telemetry.access_log) == (30, "-")
+    upstream = config.upstream[0]
+    assert (upstream.name, upstream.dialect, dict(upstream.headers)) == ("api.openai.com", "openai", {})
+    assert (upstream.api_key, upstream.proxy, upstream.ca_file) == (None, None, None)
+
+
+def test_every_key_has_one_sentence_that_describes_it() -> None:
+    models: list[type[Section]] = [Config, *sections().values()]
+    for model in models:
+        for key, field in model.model_fields.items():
+            assert re.fullmatch(r"[A-Z].+\.", field.description or ""), key
+            assert not key.endswith("_s") or "in seconds." in (field.description or ""), key
+            assert not key.endswith("_bytes") or "in bytes." in (field.description or ""), key
+
+
+def test_the_example_file_equals_the_defaults() -> None:
+    given_there = tomllib.loads(EXAMPLE.read_text("utf-8"))
+    for section, keys in given_there.items():
+        default = Config.model_fields[section].default.model_dump()
+        assert keys == {key: list(value) if isinstance(value, tuple) else value for key, value in default.items()}
+
+
+def test_the_example_file_shows_every_key_and_no_other() -> None:
+    shown = uncommented()
+    upstream = shown["upstream"].pop()
+    assert {section: set(keys) for section, keys in {**shown, "upstream": upstream}.items()} == {
+        section: set(model.model_fields) for section, model in sections().items()
+    }
+
+
+def test_each_key_of_the_example_file_has_a_sentence_above_it() -> None:
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    for above, line in itertools.pairwise(lines):
+        if re.match(r"#?\w+ = ", line):
+            assert above.startswith("# ") and above.endswith("."), line
+
+
+def test_the_example_file_loads_when_everything_in_it_is_taken_into_use(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    file = tmp_path / "trioproxy.toml"
+    file.write_text(re.sub(r"(?m)^#(?=[^\s#])", "", EXAMPLE.read_text("utf-8")), "utf-8")
+    config = load(file, environ={"OPENAI_API_KEY": "sk-1", "GATEWAY_KEY": "g-1"})
+    upstream = config.upstream[0]
+    assert upstream.base_url == URL and upstream.ca_file == tmp_path / "ca.pem"
+    assert upstream.api_key is not None and upstream.api_key.get_secret_value() == "sk-1"
+    assert upstream.headers["X-Gateway-Key"].get_secret_value() == "g-1"
+    assert upstream.name == upstream_with().name and upstream.dialect == upstream_with().dialect
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        config_with("drain").drain.timeout_s = 1
+
+
+@pytest.mark.parametrize("value", ["20", True, None, [20], float("nan"), float("inf"), -1, 0, 10**400, 2e9])
+def test_a_time_is_a_number_of_seconds_above_zero(value: object) -> None:
+    assert "expected seconds > 0, got " in refusal("deadlines", idle_s=value)
+
+
+def test_a_time_may_be_written_as_a_whole_number() -> None:
+    assert config_with("deadlines", idle_s=20).deadlines.idle_s == 20.0
+
+
+def test_only_the_drain_may_last_no_time() -> None:
+    assert config_with("drain", timeout_s=0).drain.timeout_s == 0
+    assert "expected seconds >= 0, got -0.5" in refusal("drain", timeout_s=-0.5)
+
+
+@pytest.mark.parametrize("value", ["64", True, 1.0, 0, -1, 2**64, pytest.param(16**9000, id="huge")])
+def test_a_size_is_a_whole_number_of_bytes_above_zero(value: object) -> None:
+    assert "expected bytes > 0, got " in refusal("server", max_body_bytes=value)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "0.0.0.0:80", "localhost:8080", "[::1]:8080", "[::]:65535", "a_b.c:1"])
+def test_an_address_is_a_host_and_a_port(bind: str) -> None:
+    host, port = split_bind(config_with("server", bind=[bind]).server.bind[0])
+    assert bind in (f"{host}:{port}", f"[{host}]:{port}")
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "",
+        ":",
+        ":80",
+        "8080",
+        "localhost",
+        "localhost:",
+        "localhost:x",
+        "a:65536",
+        "a:-1",
+        "a:٣",
+        "::1:80",
+        "[::1]",
+        "[a]:80",
+        "[]:80",
+        "[::g]:80",
+        "1.2.3:80",
+        "1.2.3.400:80",
+        "*:80",
+        "a b:80",
+        "http://a:80",
+        "-a:80",
+        "a:000080",
+    ],
+)
+def test_what_is_not_an_address_is_refused(bind: str) -> None:
+    assert 'expected "HOST:PORT"' in refusal("server", bind=[bind])
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:80", [], [80], {"a": 1}, ["a:1", "a:1"]])
+def test_addresses_are_a_list_with_each_address_once(bind: object) -> None:
+    assert refusal("server", bind=bind)
+
+
+def test_port_zero_may_be_asked_for_twice() -> None:
+    assert len(config_with("server", bind=["127.0.0.1:0", "127.0.0.1:0"]).server.bind) == 2
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_the_reading_of_an_address(text: str) -> None:
+    try:
+        host, port = split_bind(text)
+    except Wrong:
+        return
+    assert host and 0 <= port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("url", "kept", "name"),
+    [
+        ("https://api.openai.com/v1", "https://api.openai.com/v1", "api.openai.com"),
+        ("https://api.openai.com/v1/", "https://api.openai.com/v1", "api.openai.com"),
+        ("http://localhost:8000", "http://localhost:8000", "localhost"),
+        ("http://[::1]:8000//", "http://[::1]:8000", "::1"),
+    ],
+)
+def test_a_base_url_loses_its_trailing_slash_and_gives_the_name(url: str, kept: str, name: str) -> None:
+    upstream = Upstream(base_url=url)
+    assert (upstream.base_url, upstream.name) == (kept, name)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.openai.com",
+        "localhost:8000/v1",
+        "ftp://a/",
+        "https://",
+        "https:///v1",
+        "https:a",
+        "http://a:0",
+        "//a/v1",
+        "https://a:x/",
+        "https://a:99999/",
+        "https://a?b",
+        "https://a/?",
+        "https://a#",
+        "https://u:p@a/",
+        "https://@a",
+        "https://a b",
+        "https://a\n",
+        "https://ä",
+        "https://[::1",
+        "https://1.2.3/",
+        "http://[a]/",
+        5,
+        ["https://a"],
+    ],
+)
+def test_what_is_not_a_base_url_is_refused(url: object) -> None:
+    assert 'expected a URL such as "https://api.openai.com/v1"' in refusal("upstream", base_url=url)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "ä", "-a", "x" * 254, 5])
+def test_an_upstreams_name_can_stand_in_a_header(name: object) -> None:
+    assert "is not a name" in refusal("upstream", name=name)
+    assert upstream_with(name="my-origin_1").name == "my-origin_1"
+
+
+def test_words_are_taken_from_a_closed_set() -> None:
+    assert config_with("stream", end="lenient").stream.end == "lenient"
+    assert upstream_with(dialect="anthropic").dialect == "anthropic"
+    assert refusal("stream", end="Strict") and refusal("upstream", dialect="openapi")
+
+
+def test_a_headers_value_is_kept_but_not_printed() -> None:
+    upstream = upstream_with(headers={"Anthropic-Version": "2023-06-01"})
+    assert upstream.headers["Anthropic-Version"].get_secret_value() == "2023-06-01"
+    assert "2023-06-01" not in repr(upstream)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "ä", "a\r\nb", "Host", "content-LENGTH", "Transfer-Encoding", "TE"])
+def test_a_header_that_cannot_be_set_is_refused(name: str) -> None:
+    assert "header" in refusal("upstream", headers={name: "x"})
+
+
+@pytest.mark.parametrize("value", ["a\rb", "a\nb", "a\0b", "a\x7f", " a", "a ", "ä", 5, True, ["a"]])
+def test_a_headers_value_that_cannot_be_sent_is_refused(value: object) -> None:
+    assert "expected printable ASCII" in refusal("upstream", headers={"x-a": value})
+
+
+def test_two_headers_that_differ_only_in_case_are_refused() -> None:
+    assert "names a header twice" in refusal("upstream", headers={"X-A": "1", "x-a": "2"})
+
+
+def test_a_proxy_keeps_its_password_to_itself() -> None:
+    proxy = upstream_with(proxy="http://me:pa55@proxy.example:3128/").proxy
+    assert proxy is not None and proxy.get_secret_value() == "http://me:pa55@proxy.example:3128"
+    assert str(proxy) == "http://me:***@proxy.example:3128"
+    assert str(upstream_with(proxy="http://token@p:1").proxy) == "http://***@p:1"
+    assert str(upstream_with(proxy="http://p:1").proxy) == "http://p:1"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "p:1", "https://p:1", "socks5://p:1", "http://p", "http://p:1/x", "http://p:1?a", 5]
+)
+def test_what_is_not_a_proxy_is_refused(url: object) -> None:
+    assert "expected a URL of the form" in refusal("upstream", proxy=url)
+
+
+def test_a_ca_file_must_hold_certificates(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "text.pem").write_text("hello")
+    assert "holds no certificates" in refusal("upstream", ca_file=str(tmp_path / "empty.pem"))
+    assert "holds no certificates" in refusal("upstream", ca_file=str(tmp_path / "text.pem"))
+    assert "cannot be read (No such file" in refusal("upstream", ca_file=str(tmp_path / "none.pem"))
+    assert "expected the path of a PEM file" in refusal("upstream", ca_file=str(tmp_path))
+    for wrong in ("", "a\0b", 5):
+        assert "is not a path" in refusal("upstream", ca_file=wrong)
+
+
+def test_an_access_log_needs_a_folder_that_exists(tmp_path: Path) -> None:
+    for word in ("-", "off", str(tmp_path / "access.log")):
+        assert config_with("telemetry", access_log=word).telemetry.access_log == word
+    for wrong in ("", "a\0b", str(tmp_path), str(tmp_path / "no" / "a.log"), "x/" * 5000, False):
+        assert "standard output" in refusal("telemetry", access_log=wrong)
+
+
+def test_a_secret_may_be_given_to_a_model_directly() -> None:
+    upstream = Upstream(base_url=URL, api_key=Secret("sk-1", "env:A"), proxy=Secret("http://p:1", "http://p:1"))
+    assert upstream.api_key == Secret("sk-1", "env:A") and upstream.proxy is not None
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_any_number_of_upstreams_but_one_is_refused(count: int) -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        Config.model_validate({"upstream": [{"base_url": URL}] * count})

@@ -1,0 +1,280 @@
+"""Loads the configuration: flag over environment over file over default, with every problem at once.
+
+`load` gathers what was given where, merges it, lets `schema` judge it, and names for each problem the place where the
+operator typed it. `show` is the way back: the effective configuration as TOML, without secrets. The rules themselves
+are in `schema`; nothing is printed here. Called by `cli` and, on reload, by `server/run`.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trioproxy.config.schema import Config, Upstream, one_upstream
+from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, got, kind_of, quoted, shortened
+from trioproxy.errors import ConfigError, Problem
+
+DEFAULT_FILE: Final = "trioproxy.toml"
+PREFIX: Final = "TRIOPROXY_"
+FILE_VARIABLE: Final = "TRIOPROXY_CONFIG"
+MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_NAME_CHARACTERS: Final = 80
+
+Step = str | int
+
+_FROM_ENVIRONMENT_OF_UPSTREAM: Final = ("base_url", "api_key")
+_SHOWABLE_OF_UPSTREAM: Final = ("name", "dialect", "ca_file")
+# What Kubernetes sets by itself in every pod beside a Service called "trioproxy"; nobody typed it.
+_SERVICE_LINK = re.compile(r"TRIOPROXY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_TOML_PLACE = re.compile(r" \(at (?:(line \d+, column \d+)|end of document)\)$")
+_CREDENTIAL = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KINDS: Final = {
+    "model_type": ("is not a table", "a table of keys"),
+    "dict_type": ("is not a table", "a table of names and values"),
+    "tuple_type": ("is not a list", "a list"),
+    "missing": ("is missing", "a value"),
+}
+"""What pydantic's own errors mean here; every other error is a `Wrong` with its own words."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value given outside the file: for which key (`path`), and where (`file` and `key` of its problems)."""
+
+    path: tuple[Step, ...]
+    value: object
+    file: str
+    key: str
+
+
+def load(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    directory: Path = Path("."),
+) -> Config:
+    """The effective configuration.
+
+    `file` is the configuration file; without it `$TRIOPROXY_CONFIG`, then `trioproxy.toml` in `directory` if it exists.
+    `flags` are dotted keys ("server.bind", "upstream.base_url"); None as a value means not given. Relative paths start
+    at the file's folder, or at `directory` when there is no file. Raises ConfigError with every problem.
+    """
+    problems: list[Problem] = []
+    given = [*_from_environment(environ, problems), *_from_flags(flags or {}, problems)]
+    path = _choose_file(file, environ, directory)
+    table = {} if path is None else _read(path)
+    if isinstance(table, Problem):
+        # Without the file, judging the rest would only blame keys that may well be in it.
+        raise ConfigError([table, *problems])
+    tree = _merged(table, given)
+    surroundings = Surroundings(environ, directory if path is None else path.parent)
+    config, found = _judged(tree, surroundings, given, "command line" if path is None else str(path))
+    if config is None or problems:
+        raise ConfigError([*problems, *found])
+    return config
+
+
+def _choose_file(file: Path | None, environ: Mapping[str, str], directory: Path) -> Path | None:
+    if file is not None:
+        return file
+    if environ.get(FILE_VARIABLE):
+        return directory / environ[FILE_VARIABLE]
+    default = directory / DEFAULT_FILE
+    return default if os.path.lexists(default) else None
+
+
+def _read(path: Path) -> dict[str, Any] | Problem:
+    """The file's table, or the one thing that keeps it from being one."""
+    expected = "a TOML file"
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        return _file_problem(path, "", "cannot be read", expected, error.strerror or type(error).__name__)
+    except ValueError:  # A NUL in the path.
+        return _file_problem(path, "", "is not a path", expected, "a NUL character in it")
+    if len(content) > MAX_FILE_BYTES:
+        return _file_problem(path, "", "is too large", expected, f"more than {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return _file_problem(path, f"line {line}", "is not text", expected, "bytes that are not UTF-8")
+    except RecursionError:
+        return _file_problem(path, "", "is nested too deeply", expected, "too many brackets")
+    except ValueError as error:  # TOMLDecodeError, and what int() says to a number with too many digits.
+        place = _TOML_PLACE.search(str(error))
+        last = content.count(b"\n") + 1
+        where = (place.group(1) or f"line {last}") if place else ""
+        return _file_problem(path, where, "is not TOML", expected, _TOML_PLACE.sub("", str(error)))
+
+
+def _file_problem(path: Path, where: str, what: str, expected: str, found: str) -> Problem:
+    return Problem(str(path), where or "file", str(Wrong(what, expected, found)))
+
+
+def _annotations() -> Iterator[tuple[str, tuple[Step, ...], Any]]:
+    """Every key: dotted as in a flag, as a path into the tree, and its annotation."""
+    for section, field in Config.model_fields.items():
+        model = Upstream if section == "upstream" else field.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        for key, inner in model.model_fields.items():
+            path: tuple[Step, ...] = ("upstream", 0, key) if model is Upstream else (section, key)
+            yield f"{section}.{key}", path, inner.annotation
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> list[_Given]:
+    known = {
+        PREFIX + dotted.upper().replace(".", "__"): (path, annotation)
+        for dotted, path, annotation in _annotations()
+        if path[0] != "upstream" or path[-1] in _FROM_ENVIRONMENT_OF_UPSTREAM
+    }
+    given = []
+    for name in sorted(name for name in environ if name.startswith(PREFIX)):
+        if name in known:
+            path, annotation = known[name]
+            given.append(_Given(path, _parsed(annotation, environ[name]), "environment", name))
+        elif name != FILE_VARIABLE and _SERVICE_LINK.fullmatch(name) is None:
+            problems.append(Problem("environment", _step(name), _unknown(name, known, "variable")))
+    return given
+
+
+def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_Given]:
+    known = {dotted: path for dotted, path, _ in _annotations()}
+    given = []
+    for dotted, value in flags.items():
+        if dotted not in known:
+            problems.append(Problem("command line", shortened(dotted), _unknown(dotted, known, "key")))
+        elif value is not None:
+            given.append(_Given(known[dotted], value, "command line", dotted))
+    return given
+
+
+def _parsed(annotation: Any, text: str) -> object:
+    """A variable's text as the type its key wants. What cannot be parsed stays text, which the schema then refuses."""
+    try:
+        if annotation in (int, float):
+            return annotation(text)
+        if get_origin(annotation) is tuple:
+            listed = text.lstrip().startswith("[")
+            return json.loads(text) if listed else [part.strip() for part in text.split(",") if part.strip()]
+    except (ValueError, RecursionError):
+        return [text] if get_origin(annotation) is tuple else text
+    return text
+
+
+def _merged(table: Mapping[str, Any], given: Iterable[_Given]) -> dict[str, Any]:
+    tree = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in table.items()}
+    if isinstance(tree.get("upstream"), list):
+        tree["upstream"] = [dict(entry) if isinstance(entry, dict) else entry for entry in tree["upstream"]]
+    for one in given:
+        section = one.path[0]
+        assert isinstance(section, str)
+        if section == "upstream":
+            entries = tree.setdefault(section, [])
+            if entries == []:
+                entries.append({})
+            target = entries[0] if isinstance(entries, list) else None
+        else:
+            target = tree.setdefault(section, {})
+        if isinstance(target, dict):  # Otherwise the file holds nonsense there, which is the problem to report.
+            target[one.path[-1]] = one.value
+    return tree
+
+
+def _judged(
+    tree: Mapping[str, Any], surroundings: Surroundings, given: list[_Given], label: str
+) -> tuple[Config | None, list[Problem]]:
+    """The configuration, or everything the schema has against it."""
+    try:
+        return Config.model_validate(tree, context=surroundings), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    places = {one.path: (one.file, one.key) for one in given}  # The last one given is the one in force.
+    # The factory of a default only says that it was not called: the error it waits for is in the list too.
+    problems = [_problem(one, places, label) for one in details if one["type"] != "default_factory_not_called"]
+    try:
+        # Pydantic does not come to the count while an entry is wrong.
+        one_upstream(tuple(tree["upstream"]) if isinstance(tree.get("upstream"), list) else (None,))
+    except Wrong as wrong:
+        problems.append(Problem(label, "upstream", str(wrong)))
+    return None, list(dict.fromkeys(problems))
+
+
+def _problem(detail: ErrorDetails, places: Mapping[tuple[Step, ...], tuple[str, str]], label: str) -> Problem:
+    path = detail["loc"][:-1] if detail["loc"][-1] == "[key]" else detail["loc"]
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    file, key = next((places[prefix] for prefix in prefixes if prefix in places), (label, _dotted(path)))
+    return Problem(file, key, _what(detail, path))
+
+
+def _what(detail: ErrorDetails, path: tuple[Step, ...]) -> str:
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Wrong):
+        return str(cause)
+    if detail["type"] == "extra_forbidden":
+        section = path[0] if len(path) > 1 else None
+        keys = [dotted.split(".") for dotted, _, _ in _annotations()]
+        return _unknown(str(path[-1]), [k for s, k in keys if s == section] or list(Config.model_fields), "key")
+    hidden = path[0] == "upstream" and path[-1] not in _SHOWABLE_OF_UPSTREAM
+    found = "nothing" if detail["type"] == "missing" else (kind_of if hidden else got)(detail["input"])
+    if detail["type"] == "literal_error":
+        return str(Wrong("is not a known word", detail["ctx"]["expected"].replace("'", '"'), found))
+    what, expected = _KINDS.get(detail["type"], ("cannot be used", detail["msg"]))
+    return str(Wrong(what, expected, found))
+
+
+def _unknown(name: str, known: Iterable[str], kind: str) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS], names, n=1)
+    form = "of the form TRIOPROXY_SECTION__KEY" if kind == "variable" else f"one of {', '.join(names)}"
+    expected = f'"{near[0]}"' if near else form
+    return str(Wrong(f"is not a known {kind}", expected, shortened(name)))
+
+
+def _dotted(path: Iterable[Step]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_step(step)}" for step in path).removeprefix(".")
+
+
+def _step(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) and len(key) <= MAX_NAME_CHARACTERS else shortened(key)
+
+
+def show(config: Config) -> str:
+    """The effective configuration as TOML. Of a secret only its reference is shown, with "(set)" behind it."""
+    parts = []
+    for section in Config.model_fields:
+        value = getattr(config, section)
+        for model in value if isinstance(value, tuple) else (value,):
+            head = f"[[{section}]]" if isinstance(value, tuple) else f"[{section}]"
+            lines = [f"{key} = {_toml(inner)}" for key, inner in model if inner is not None]
+            parts.append("\n".join([head, *lines]) + "\n")
+    return "\n".join(parts)
+
+
+def _toml(value: object, name: str = "") -> str:
+    if isinstance(value, Secret):
+        return quoted(_masked(value, name))
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        items = [f"{quoted(key)} = {_toml(item, key)}" for key, item in value.items()]
+        return "{ " + ", ".join(items) + " }" if items else "{}"
+    return quoted(str(value)) if isinstance(value, (str, Path)) else str(value)
+
+
+def _masked(secret: Secret, header: str) -> str:
+    if str(secret) == LITERAL:
+        # Someone wrote it into the file, but a name like this says that they should not have.
+        return "***" if _CREDENTIAL.search(header) else secret.get_secret_value()
+    return f"{secret} (set)" if str(secret).startswith(("env:", "file:")) else str(secret)

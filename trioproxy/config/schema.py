@@ -1,0 +1,307 @@
+"""The configuration's shape: every section, key, default and rule. One frozen model for each section.
+
+This is the only place that says which keys exist and what they may hold. It reads no configuration file and merges
+nothing (that is `load`), but it does look behind a reference to a secret and into a CA file, because a value that leads
+nowhere is a wrong value. Built by `load`; read by `server/build`, which hands each part its own section.
+
+A rule raises `Wrong`, whose text is the whole sentence an operator reads. Relative paths start at the folder of the
+configuration file, or at the working directory when there is none.
+"""
+
+import ipaddress
+import math
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from trioproxy.config.secrets import (
+    MAX_BYTES,
+    Secret,
+    Wrong,
+    api_key,
+    got,
+    header_name,
+    header_value,
+    headers,
+    kind_of,
+    shortened,
+    surroundings,
+)
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+MAX_SECONDS: Final = 1e9
+
+_NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}")
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_BIND = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
+_BASE_URL = 'a URL such as "https://api.openai.com/v1" (no user, query or fragment)'
+_PROXY_URL = 'a URL of the form "http://[user:password@]host:port"'
+
+
+def _seconds(value: object, expected: str = "seconds > 0", least: float = math.ulp(0.0)) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Wrong("is not a number", expected, got(value))
+    if not least <= value <= MAX_SECONDS:  # Also refuses nan.
+        raise Wrong("is out of range", expected, got(value))
+    return float(value)
+
+
+def _positive_seconds(value: object) -> float:
+    return _seconds(value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Wrong("is not a whole number", "bytes > 0", got(value))
+    if not 0 < value <= MAX_BYTES:
+        raise Wrong("is out of range", "bytes > 0", got(value))
+    return value
+
+
+def _is_host(host: str) -> bool:
+    try:
+        if ":" in host:
+            return bool(ipaddress.IPv6Address(host))
+        if re.fullmatch(r"[0-9.]+", host):
+            return bool(ipaddress.IPv4Address(host))
+    except ValueError:
+        return False
+    return _HOST.fullmatch(host) is not None
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """The host (without brackets) and the port of "HOST:PORT"; port 0 lets the system choose. Raises Wrong."""
+    host, _, port = bind.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not _is_host(bare) or (":" in bare) != (bare != host):
+        raise Wrong("is not an address", _BIND, shortened(bind))
+    if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
+        raise Wrong("has no port from 0 to 65535", _BIND, shortened(bind))
+    return bare, int(port)
+
+
+def _bind(value: object) -> str:
+    if not isinstance(value, str):
+        raise Wrong("is not text", _BIND, got(value))
+    split_bind(value)
+    return value
+
+
+def _bind_list(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise Wrong("is empty", f"at least one {_BIND}", "no address")
+    fixed = [bind for bind in value if split_bind(bind)[1] != 0]
+    twice = next((bind for bind in fixed if fixed.count(bind) > 1), None)
+    if twice is not None:
+        raise Wrong("names an address twice", "each address once", shortened(twice))
+    return value
+
+
+def _split_url(value: object, schemes: tuple[str, ...], expected: str) -> SplitResult:
+    # Never echoes the URL: a password or a key may be anywhere in it.
+    if not isinstance(value, str):
+        raise Wrong("is not text", expected, kind_of(value))
+    if _VISIBLE.fullmatch(value) is None:
+        raise Wrong("is not a URL", expected, "a blank, control or non-ASCII character in it, or nothing")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise Wrong("is not a URL", expected, "a host or port that cannot be read") from None
+    if parts.scheme not in schemes or not value[len(parts.scheme) :].startswith("://"):
+        raise Wrong("is not a URL of this kind", expected, f"no {' or '.join(f'{s}://' for s in schemes)} in front")
+    if not _is_host(parts.hostname or "") or port == 0:
+        raise Wrong("has no usable host", expected, "no host, or one that cannot be a host or port")
+    if "?" in value or "#" in value:
+        raise Wrong("has a query or a fragment", expected, "a ? or # in it")
+    return parts
+
+
+def _base_url(value: object) -> str:
+    parts = _split_url(value, ("http", "https"), _BASE_URL)
+    if "@" in parts.netloc:
+        raise Wrong("has a user name or password in it", f"{_BASE_URL}; a key goes into api_key", "an @ in it")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _proxy(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    parts = _split_url(value, ("http",), _PROXY_URL)
+    if parts.port is None or parts.path.strip("/"):
+        raise Wrong("is not a proxy's address", _PROXY_URL, "no port, or a path behind it")
+    login, at, place = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    masked = (f"{user}:***" if colon else "***") if at else ""  # Without a password the user may be a token.
+    return Secret(f"http://{parts.netloc}", f"http://{masked}{at}{place}")
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
+        raise Wrong("is not a name", "letters, digits, dots, - and _", got(value))
+    return value
+
+
+def _ca_file(value: object, info: ValidationInfo) -> Path:
+    expected = "the path of a PEM file with certificates"
+    if not isinstance(value, (str, Path)) or str(value) == "":
+        raise Wrong("is not a path", expected, got(value))
+    path = surroundings(info).directory / value
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise Wrong("holds no certificates", expected, shortened(str(path))) from None
+    except OSError as error:
+        raise Wrong(f"cannot be read ({error.strerror})", expected, shortened(str(path))) from None
+    except ValueError:  # A NUL, or what cannot be encoded, in the path.
+        raise Wrong("is not a path", expected, shortened(str(path))) from None
+    return path
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+
+
+def _access_log(value: object, info: ValidationInfo) -> str:
+    expected = '"-" (standard output), "off", or the path of a file in a folder that exists'
+    if not isinstance(value, str):
+        raise Wrong("is not text", expected, got(value))
+    if value in ("-", "off"):
+        return value
+    path = surroundings(info).directory / value
+    if value == "" or "\0" in value or _is_folder(path) or not _is_folder(path.parent):
+        raise Wrong("is no place for a log", expected, got(value))
+    return str(path)
+
+
+def _upstream_list(value: object) -> object:
+    if isinstance(value, dict):
+        raise Wrong("is one table", "[[upstream]], with two brackets on each side", "[upstream]")
+    return value
+
+
+def one_upstream(value: tuple[object, ...]) -> tuple[object, ...]:
+    """Refuses, as Wrong, any number of upstreams but one."""
+    if not value:
+        raise Wrong("is missing", "--upstream https://api.openai.com/v1, or [[upstream]] in a file", "none")
+    if len(value) > 1:
+        raise Wrong("has too many entries", "exactly one [[upstream]] in this version", str(len(value)))
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_positive_seconds)]
+SecondsFromZero = Annotated[float, BeforeValidator(lambda value: _seconds(value, "seconds >= 0", 0))]
+Size = Annotated[int, BeforeValidator(_size)]
+Bind = Annotated[str, BeforeValidator(_bind)]
+ApiKey = Annotated[Secret, BeforeValidator(api_key)]
+HeaderName = Annotated[str, AfterValidator(header_name)]
+HeaderValue = Annotated[Secret, BeforeValidator(header_value)]
+Headers = Annotated[Mapping[HeaderName, HeaderValue], AfterValidator(headers)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown key, no guessing of types, and no input in pydantic's own errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+
+class Server(Section):
+    """`[server]`: the address clients talk to."""
+
+    bind: Annotated[tuple[Bind, ...], AfterValidator(_bind_list)] = Field(
+        default=("127.0.0.1:8080",), strict=False, description="Where to listen, each HOST:PORT; port 0 is any."
+    )
+    max_body_bytes: Size = Field(default=64 * MIB, description="Largest request body that is held in memory, in bytes.")
+    max_upload_bytes: Size = Field(default=1024 * MIB, description="Largest request body that is streamed, in bytes.")
+    max_header_bytes: Size = Field(default=64 * KIB, description="Largest head of a request, in bytes.")
+    keep_alive_s: Seconds = Field(default=75.0, description="How long an idle client connection stays, in seconds.")
+
+
+class Deadlines(Section):
+    """`[deadlines]`: how long each part of a request may take."""
+
+    connect_s: Seconds = Field(default=5.0, description="Time to connect to the upstream, TLS included, in seconds.")
+    head_s: Seconds = Field(default=600.0, description="Time until the upstream's status and headers, in seconds.")
+    first_content_s: Seconds = Field(default=600.0, description="Time until a stream's first content, in seconds.")
+    idle_s: Seconds = Field(default=300.0, description="Longest gap between two events of a stream, in seconds.")
+    total_s: Seconds = Field(default=3600.0, description="Longest life of a whole request, in seconds.")
+    client_stall_s: Seconds = Field(default=30.0, description="How long a client may leave bytes unread, in seconds.")
+
+
+class Stream(Section):
+    """`[stream]`: how a stream looks to the client."""
+
+    heartbeat_s: Seconds = Field(default=15.0, description="Silence after which the client gets a comment, in seconds.")
+    commit_after_s: Seconds = Field(default=10.0, description="How long the head waits for first content, in seconds.")
+    end: Literal["strict", "lenient"] = Field(
+        default="strict", description="Is a stream without its terminal event a fault (strict) or not (lenient)."
+    )
+
+
+class Drain(Section):
+    """`[drain]`: how the proxy stops."""
+
+    timeout_s: SecondsFromZero = Field(
+        default=30.0, description="How long open streams may go on at a stop, in seconds."
+    )
+
+
+class Upstream(Section):
+    """`[[upstream]]`: an origin, and how to reach it."""
+
+    base_url: Annotated[str, BeforeValidator(_base_url)] = Field(
+        description="Where requests go: the URL that stands for /v1, without a trailing slash."
+    )
+    # Behind base_url, because the factory sees only the fields before it.
+    name: Annotated[str, BeforeValidator(_name)] = Field(
+        default_factory=lambda valid: urlsplit(valid["base_url"]).hostname or "",
+        description="Its name in headers and logs; by default the host of base_url.",
+    )
+    api_key: ApiKey | None = Field(
+        default=None,
+        description="Reference to the upstream's key; without one the client's own Authorization goes through.",
+    )
+    headers: Headers = Field(
+        default_factory=dict, description="Headers set on every request; values may be references."
+    )
+    dialect: Literal["openai", "anthropic"] = Field(
+        default="openai", description="Which routes it serves; nothing is translated."
+    )
+    proxy: Annotated[Secret, BeforeValidator(_proxy)] | None = Field(
+        default=None, description="Outbound HTTP proxy; none is ever taken from the environment."
+    )
+    ca_file: Annotated[Path, BeforeValidator(_ca_file)] | None = Field(
+        default=None, description="PEM file of the authorities to trust instead of the usual ones."
+    )
+
+
+class Telemetry(Section):
+    """`[telemetry]`: what the proxy tells about itself."""
+
+    access_log: Annotated[str, BeforeValidator(_access_log)] = Field(
+        default="-", description="Where the access log goes: - for standard output, off, or a file's path."
+    )
+
+
+class Config(Section):
+    """The whole configuration. Made by `load`; a value that got in here can be used without another look."""
+
+    server: Server = Field(default=Server(), description="The address clients talk to.")
+    deadlines: Deadlines = Field(default=Deadlines(), description="How long each part of a request may take.")
+    stream: Stream = Field(default=Stream(), description="How a stream looks to the client.")
+    drain: Drain = Field(default=Drain(), description="How the proxy stops.")
+    upstream: Annotated[tuple[Upstream, ...], BeforeValidator(_upstream_list), AfterValidator(one_upstream)] = Field(
+        default=(), strict=False, validate_default=True, description="The origin; exactly one in this version."
+    )
+    telemetry: Telemetry = Field(default=Telemetry(), description="What the proxy tells about itself.")

@@ -1,0 +1,216 @@
+"""What can go wrong, as one tree. Nothing here does I/O, logs, or knows HTTP framing.
+
+    ProxyError                        source      status  code
+    ├── BadRequest                    downstream  400     invalid_body
+    │   ├── InvalidPath               downstream  400     invalid_path
+    │   ├── UnknownPath               downstream  404     unknown_path
+    │   ├── MethodNotAllowed          downstream  405     method_not_allowed
+    │   ├── RequestTimeout            downstream  408     request_timeout
+    │   ├── RequestTooLarge           downstream  413     request_too_large
+    │   ├── HeadersTooLarge           downstream  431     headers_too_large
+    │   └── VersionNotSupported       downstream  505     http_version_not_supported
+    ├── ClientGone                    downstream  499     client_gone       (log only, nobody is left to read it)
+    ├── UpstreamFault                 upstream            what the origin, or the way to it, did
+    │   ├── UpstreamConnectFailed     upstream    502     upstream_connect_failed
+    │   ├── UpstreamConnectTimeout    upstream    504     upstream_connect_timeout
+    │   ├── UpstreamHeadTimeout       upstream    504     upstream_head_timeout
+    │   ├── UpstreamDisconnected      upstream    502     upstream_disconnected
+    │   ├── UpstreamProtocolError     upstream    502     upstream_protocol_error
+    │   ├── UpstreamFirstContentTimeout upstream  504     upstream_first_content_timeout
+    │   ├── UpstreamIdleTimeout       upstream    504     upstream_idle_timeout
+    │   ├── UpstreamTotalTimeout      upstream    504     upstream_total_timeout
+    │   └── UpstreamTruncated         upstream    502     upstream_truncated
+    ├── Draining                      proxy       503     draining
+    ├── Overloaded                    proxy       503     overloaded
+    └── InternalError                 proxy       500     internal_error    (no detail but the request id)
+
+    ConfigError                       every problem of a configuration at once; raised before anything is served
+
+How far the request was when it failed is not in the error: the exchange knows it. `wire/render` turns an error into
+bytes, `upstream/faults` turns httpx errors into these. The table of statuses and codes is the README's.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Source(StrEnum):
+    """Whose doing it was."""
+
+    DOWNSTREAM = "downstream"
+    UPSTREAM = "upstream"
+    PROXY = "proxy"
+
+
+class CancelReason(StrEnum):
+    """Why a request's work was cancelled; reaches the log line. Given to `trio.CancelScope.cancel(reason=…)`."""
+
+    CLIENT_GONE = "client_gone"
+    CLIENT_STALLED = "client_stalled"
+    FINISHED = "finished"
+    TOTAL = "total"
+    DRAIN = "drain"
+
+
+class ProxyError(Exception):
+    """An error that a client can be told of, in the envelope of its dialect.
+
+    `status` is the HTTP status used while no head went out, `type` the OpenAI error type, `code` the stable word from
+    the README's table, `param` the request's field to blame, `retry_after_s` seconds or None. The message is shown to
+    clients: it says what to do and holds nothing internal.
+    """
+
+    source = Source.PROXY
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+    param: str | None = None
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if param is not None:
+            self.param = param
+
+
+class BadRequest(ProxyError):
+    source = Source.DOWNSTREAM
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_body"
+
+
+class InvalidPath(BadRequest):
+    code = "invalid_path"
+
+
+class UnknownPath(BadRequest):
+    status = 404
+    code = "unknown_path"
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class RequestTimeout(BadRequest):
+    status = 408
+    code = "request_timeout"
+
+
+class RequestTooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class HeadersTooLarge(BadRequest):
+    status = 431
+    code = "headers_too_large"
+
+
+class VersionNotSupported(BadRequest):
+    status = 505
+    code = "http_version_not_supported"
+
+
+class ClientGone(ProxyError):
+    source = Source.DOWNSTREAM
+    status = 499
+    type = "invalid_request_error"
+    code = "client_gone"
+
+
+class UpstreamFault(ProxyError):
+    """Something the origin, or the way to it, did. Before the head a status, after it an in-band event."""
+
+    source = Source.UPSTREAM
+    status = 502
+    code = "upstream_disconnected"
+
+
+class UpstreamConnectFailed(UpstreamFault):
+    code = "upstream_connect_failed"
+
+
+class UpstreamConnectTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_connect_timeout"
+
+
+class UpstreamHeadTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_head_timeout"
+
+
+class UpstreamDisconnected(UpstreamFault):
+    code = "upstream_disconnected"
+
+
+class UpstreamProtocolError(UpstreamFault):
+    code = "upstream_protocol_error"
+
+
+class UpstreamFirstContentTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_first_content_timeout"
+
+
+class UpstreamIdleTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_idle_timeout"
+
+
+class UpstreamTotalTimeout(UpstreamFault):
+    status = 504
+    code = "upstream_total_timeout"
+
+
+class UpstreamTruncated(UpstreamFault):
+    code = "upstream_truncated"
+
+
+class Draining(ProxyError):
+    status = 503
+    code = "draining"
+    retry_after_s = 1
+
+
+class Overloaded(ProxyError):
+    status = 503
+    code = "overloaded"
+    retry_after_s = 1
+
+
+class InternalError(ProxyError):
+    code = "internal_error"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: which file (or flag, or environment variable), which key, and what."""
+
+    file: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.key}: {self.what}"
+
+
+class ConfigError(Exception):
+    """Every problem of a configuration at once. Nothing was started."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+__all__ = [
+    name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, (Exception, Enum))
+]
