@@ -1,0 +1,102 @@
+"""One try at one endpoint: from the connection to the answer's head, and the body until it is let go.
+
+An `Attempt` holds no nursery and no cancel scope, only a connection with a synchronous close and what was read of the
+answer. So it may be opened in one task and moved to another's exit stack.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+import httpx
+import trio
+
+from trioproxy.errors import UpstreamHeadTimeout
+from trioproxy.upstream.endpoint import Endpoint
+from trioproxy.upstream.faults import fault_before_head, fault_in_body
+from trioproxy.upstream.transport import OriginBody
+from trioproxy.wire.headers import Headers
+
+
+class Attempt(AbstractContextManager["Attempt"]):
+    """An origin that has answered. Leaving it lets go of the connection at once, whatever was read.
+
+    Attributes:
+        status, headers: the answer's head; names are lower case.
+        started, connected_and_answered: trio's clock, seconds.
+    """
+
+    __slots__ = ("_body", "answered", "endpoint", "headers", "started", "status")
+
+    def __init__(self, endpoint: Endpoint, response: httpx.Response, started: float) -> None:
+        assert isinstance(response.stream, OriginBody)
+        self.endpoint = endpoint
+        self.started = started
+        self.answered = trio.current_time()
+        self.status = response.status_code
+        self._body = response.stream
+        self.headers: Headers = self._body.connection.headers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._body.close_nowait()
+
+    def take_whole(self) -> bytes | None:
+        """The whole body, if it came with the head; else None."""
+        return self._body.connection.take_whole()
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b"" at its honest end. Raises UpstreamFault. If cancelled, nothing was taken."""
+        try:
+            return await self._body.read()
+        except httpx.TransportError as error:
+            raise fault_in_body(error, self.endpoint.name) from error
+
+
+class _WatchedBody(httpx.AsyncByteStream):
+    """A body that is streamed through: each piece that the origin takes restarts its time for the head."""
+
+    def __init__(self, source: AsyncIterator[bytes], head: trio.CancelScope, head_s: float) -> None:
+        self._source = source
+        self._head = head
+        self._head_s = head_s
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._source)
+        self._head.deadline = trio.current_time() + self._head_s
+        return piece
+
+
+async def open_attempt(
+    endpoint: Endpoint,
+    method: str,
+    target: bytes,
+    headers: Headers,
+    body: bytes | AsyncIterator[bytes],
+    *,
+    head_s: float,
+    nursery: trio.Nursery,
+) -> Attempt:
+    """Send a request and wait for the origin's head, at most `head_s` seconds; redirects are answers like any other.
+
+    Raises UpstreamFault, or what a streamed body's source raised. If cancelled, the connection is closed. The caller
+    puts the attempt on its exit stack before it awaits anything.
+    """
+    started = trio.current_time()
+    with trio.CancelScope(deadline=started + head_s) as scope:
+        request = httpx.Request(
+            method,
+            endpoint.url,
+            headers=endpoint.dress(headers),
+            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _WatchedBody(body, scope, head_s),
+            extensions={"target": target, "timeout": {"connect": endpoint.connect_s}, "nursery": nursery},
+        )
+        try:
+            return Attempt(endpoint, await endpoint.transport.handle_async_request(request), started)
+        except httpx.TransportError as error:
+            raise fault_before_head(error, endpoint.name) from error
+    raise UpstreamHeadTimeout(f"The upstream '{endpoint.name}' did not begin to answer within {head_s:g} s.")

@@ -1,0 +1,55 @@
+"""One upstream of the configuration, ready for use: where it is, how it is reached, what is added to its requests."""
+
+import ssl
+from collections.abc import Sequence
+
+import httpx
+
+from trioproxy.upstream.connect import Connector, OpenTcp, open_tcp
+from trioproxy.upstream.pool import Pool
+from trioproxy.upstream.transport import TrioTransport
+from trioproxy.wire.headers import Headers
+
+_PREFIX = b"/v1"
+
+
+class Endpoint:
+    """Where requests go. `base_url` ends with the path that stands for the proxy's `/v1`.
+
+    `connect_s` bounds a connection's opening. Secrets are in `headers` only, and never in a `repr`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        pool: Pool,
+        connect_s: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        open_tcp: OpenTcp = open_tcp,
+    ) -> None:
+        self.name = name
+        self.url = httpx.URL(base_url)
+        self.connect_s = connect_s
+        self.host = self.url.netloc
+        self._path = self.url.raw_path.rstrip(b"/")
+        self._headers = list(headers)
+        self._replaced = frozenset(name for name, _ in headers)
+        connector = Connector(tls=tls, proxy=httpx.URL(proxy) if proxy else None, open_tcp=open_tcp)
+        self.transport = TrioTransport(connector, pool)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.name} {self.host.decode('ascii')}>"
+
+    def target(self, raw_path: bytes, query: bytes) -> bytes:
+        """The request target at this origin; path and query stay as the client wrote them."""
+        path = self._path + raw_path.removeprefix(_PREFIX)
+        return path + b"?" + query if query else path
+
+    def dress(self, headers: Headers) -> Headers:
+        """The request's fields for this origin: its host, its own fields in place of the client's."""
+        kept = [header for header in headers if header[0] not in self._replaced] if self._replaced else headers
+        return [(b"host", self.host), *kept, *self._headers]
