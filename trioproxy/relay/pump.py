@@ -1,0 +1,164 @@
+"""The pump: reads the origin, frames what it reads and hands it over. It runs in the request's nursery, beside the
+shaper.
+
+Nothing is awaited between a read and its hand-over, and the channel has no buffer: while the client does not take,
+nothing is read. The pump never raises: a fault, also an expired clock, is the last item through the channel.
+
+Why a task of its own: the shaper has to write a heartbeat while the origin is silent, and must not interrupt a read
+for it.
+"""
+
+from dataclasses import dataclass
+
+import trio
+
+from trioproxy.errors import UpstreamFault, UpstreamFirstContentTimeout, UpstreamIdleTimeout
+from trioproxy.relay.call import Timing
+from trioproxy.upstream.attempt import Attempt
+from trioproxy.wire.dialect import StreamWatch
+from trioproxy.wire.sse import Framer
+
+LINGER_S = 0.05
+"""How long the rest of an answer is waited for once the stream has said that it is over."""
+
+
+class Piece:
+    """Bytes of the body, in order, and where the stream stood behind them.
+
+    Attributes:
+        at_border: a comment may be written behind this piece.
+        is_last: the stream is over with it, whatever the origin does next.
+    """
+
+    __slots__ = ("at_border", "data", "is_last")
+
+    def __init__(self, data: bytes, at_border: bool = False, is_last: bool = False) -> None:
+        self.data = data
+        self.at_border = at_border
+        self.is_last = is_last
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last item, unless a piece was: the answer is complete by its framing, or `fault` says what broke it off."""
+
+    fault: UpstreamFault | None = None
+
+
+class Follower:
+    """What is known of an event stream: its borders (`framer`) and its meaning (`watch`). Written by the pump only."""
+
+    __slots__ = ("framer", "watch")
+
+    def __init__(self, watch: StreamWatch) -> None:
+        self.watch = watch
+        self.framer = Framer(watch)
+
+
+class Pump:
+    """Reads one attempt into a channel. `follower` is None for an answer that is no event stream, or a compressed one.
+
+    Attributes:
+        first_content_at: when the first content was read, trio's clock.
+        drained: set once the pump reads no more.
+    """
+
+    def __init__(self, attempt: Attempt, follower: Follower | None, timing: Timing) -> None:
+        self._attempt = attempt
+        self._follower = follower
+        self._timing = timing
+        self._heard = trio.current_time()  # since when nothing that counts has come
+        self._events = 0
+        self.first_content_at: float | None = None
+        self.drained = trio.Event()
+
+    async def run(self, channel: trio.MemorySendChannel[Piece | End]) -> None:
+        """Pump until the origin's end, a fault, or a last piece. If cancelled, the attempt's owner closes it."""
+        try:
+            with channel:
+                end = await self._pump(channel)
+                if end is not None:
+                    await channel.send(end)
+        finally:
+            self.drained.set()
+
+    async def _pump(self, channel: trio.MemorySendChannel[Piece | End]) -> End | None:
+        waiting: Piece | None = None
+        while True:
+            if waiting is not None:  # the clock fired while we waited for the client: that time is not the origin's
+                await channel.send(waiting)
+                self._heard = trio.current_time()
+                if waiting.is_last:
+                    await self._drain()
+                    return None
+                waiting = None
+            # One scope for many reads: it is not moved at each event (that costs more than all other bookkeeping of an
+            # event), it looks when it fires and is set anew. Reads and hand-overs are atomic: nothing is lost by that.
+            with trio.CancelScope(deadline=self._deadline()):
+                while True:
+                    try:
+                        data = await self._attempt.read()
+                    except UpstreamFault as fault:
+                        return End(None if self._is_over else fault)
+                    if not data:
+                        return self._finish()
+                    waiting = self._follow(data)
+                    await channel.send(waiting)
+                    if waiting.is_last:
+                        await self._drain()
+                        return None
+                    waiting = None
+                    self._note_time()
+            if waiting is None and trio.current_time() >= self._deadline():
+                return End(None if self._is_over else self._expired())
+
+    def _follow(self, data: bytes) -> Piece:
+        follower = self._follower
+        if follower is None:
+            return Piece(data)
+        follower.framer.feed(data)
+        return Piece(data, follower.framer.at_border, follower.watch.saw_done and follower.watch.ends_at_once)
+
+    def _finish(self) -> End:
+        if self._follower is not None:
+            self._follower.framer.finish()
+        return End()
+
+    async def _drain(self) -> None:
+        """Behind the terminal: read the origin's end, so that its connection can be used again, but don't wait long."""
+        self._note_time()
+        with trio.move_on_after(LINGER_S):
+            try:
+                while await self._attempt.read():
+                    pass
+            except UpstreamFault:
+                return  # the stream was complete; the connection is not used again
+
+    @property
+    def _is_over(self) -> bool:
+        return self._follower is not None and self._follower.watch.saw_done
+
+    def _note_time(self) -> None:
+        """The time since the last event starts anew; comments and pieces of an unfinished event do not count."""
+        follower = self._follower
+        if follower is None:
+            self._heard = trio.current_time()
+        elif follower.framer.events != self._events:
+            self._events = follower.framer.events
+            self._heard = trio.current_time()
+            if self.first_content_at is None and follower.watch.saw_content:
+                self.first_content_at = self._heard
+
+    def _deadline(self) -> float:
+        if self._is_over:
+            return self._heard + LINGER_S
+        idle = self._heard + self._timing.idle_s
+        if self._follower is None or self.first_content_at is not None:
+            return idle
+        return min(self._attempt.started + self._timing.first_content_s, idle)
+
+    def _expired(self) -> UpstreamFault:
+        name = self._attempt.endpoint.name
+        if trio.current_time() < self._heard + self._timing.idle_s:
+            return UpstreamFirstContentTimeout(f"The upstream '{name}' sent no content in time.")
+        return UpstreamIdleTimeout(f"The upstream '{name}' was silent for too long.")

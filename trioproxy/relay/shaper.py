@@ -1,0 +1,145 @@
+"""The shaper: takes what the pump read and writes it to the client, in the request's own task.
+
+It decides when the head goes out, writes a heartbeat when the origin is silent, and ends the answer honestly: cleanly
+only if the origin ended cleanly *and* the dialect's terminal was seen. Otherwise the client gets the dialect's error
+event and a connection that is cut. It changes, drops and adds nothing else.
+"""
+
+import re
+
+import trio
+
+from trioproxy.errors import ProxyError, UpstreamTruncated
+from trioproxy.relay.call import Call, Downstream, Timing
+from trioproxy.relay.pump import End, Follower, Piece, Pump
+from trioproxy.upstream.attempt import Attempt
+from trioproxy.wire import render
+from trioproxy.wire.headers import Headers
+
+MAX_HELD_BYTES = 65536
+"""Comments before the first event are held with the head, up to this; then the head goes out."""
+
+# openai-go before 3.43 takes the blank line behind a comment for an event, and dies of it.
+_OLD_GO = re.compile(rb"OpenAI/Go (?:[0-2]\.|3\.(?:[0-9]|[1-3][0-9]|4[0-2])\.)")
+
+Channel = trio.MemoryReceiveChannel[Piece | End]
+
+
+class ErrorInside(Exception):
+    """The first event of a 200 is an error object: the answer is an error after all. Carries the event's data."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("the first event is an error")
+        self.data = data
+
+
+class Shaper:
+    """Writes one event stream to one client."""
+
+    def __init__(
+        self, call: Call, attempt: Attempt, follower: Follower, pump: Pump, downstream: Downstream, timing: Timing
+    ) -> None:
+        self._call = call
+        self._attempt = attempt
+        self._framer = follower.framer
+        self._watch = follower.watch
+        self._pump = pump
+        self._downstream = downstream
+        self._timing = timing
+        self._quiet_since = 0.0  # when the last bytes went out
+        self._at_border = True
+
+    async def run(self, channel: Channel, status: int, headers: Headers) -> None:
+        """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
+        told in band. Returns when the answer is over, honestly or not."""
+        item = await self._hold(channel)
+        self._downstream.head(status, headers)
+        if not isinstance(item, End):
+            item = await self._flow(channel, item)
+        if isinstance(item, End):
+            await self._end(item)
+        else:
+            await self._downstream.finish(item.data)
+            await self._pump.drained.wait()
+
+    async def break_off(self, error: ProxyError) -> None:
+        """Tell the client in band why the stream ends here, and let the connection end without an honest end.
+
+        In the middle of an event that event is ended first: clients that drop what they cannot read then still see the
+        error, and the others raise on the half event.
+        """
+        line_end = self._framer.line_end
+        event = render.event(error, self._call.dialect, self._call.exchange.request_id, line_end)
+        await self._downstream.send(event if self._at_border else line_end + line_end + event)
+        self._downstream.abort()
+        self._call.exchange.fail(error.code)
+
+    async def _hold(self, channel: Channel) -> Piece | End:
+        """Wait for the first event, so that an error in it can still become a status, but not for too long."""
+        held = Piece(b"", at_border=True)
+        with trio.CancelScope(deadline=self._attempt.answered + self._timing.commit_after_s):
+            while not self._watch.saw_first and len(held.data) <= MAX_HELD_BYTES:
+                item = await channel.receive()
+                if isinstance(item, End):
+                    return self._end_without_event(item)
+                held = Piece(held.data + item.data, item.at_border, item.is_last)
+        if self._watch.first_error is not None:
+            raise ErrorInside(self._watch.first_error)
+        return held
+
+    def _end_without_event(self, end: End) -> End:
+        """The origin ended before any event: nothing is lost by telling so in a status."""
+        if end.fault is not None:
+            raise end.fault
+        if self._watch.first_error is not None:  # its blank line was missing
+            raise ErrorInside(self._watch.first_error)
+        if self._timing.is_strict and not self._watch.may_end:
+            raise self._truncated()
+        return end
+
+    async def _flow(self, channel: Channel, item: Piece) -> Piece | End:
+        """Relay pieces until the last one, which is returned unsent, or the end."""
+        downstream = self._downstream
+        if item.is_last:
+            return item
+        await downstream.send(item.data)
+        self._at_border = item.at_border
+        self._quiet_since = trio.current_time()
+        while True:
+            # As in the pump: one scope for many pieces, which looks when it fires. A send is not cut short by it.
+            with trio.CancelScope(deadline=self._quiet_since + self._timing.heartbeat_s):
+                while True:
+                    next_item = await channel.receive()
+                    if isinstance(next_item, End) or next_item.is_last:
+                        return next_item
+                    await downstream.send(next_item.data)
+                    self._at_border = next_item.at_border
+                    self._quiet_since = trio.current_time()
+            await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
+        """Write a comment if the stream was silent for long enough and stands where one harms nobody."""
+        now = trio.current_time()
+        if now < self._quiet_since + self._timing.heartbeat_s:
+            return
+        self._quiet_since = now
+        if self._at_border and not self._framer.saw_id:
+            line_end = self._framer.line_end
+            is_old_go = _OLD_GO.match(self._call.user_agent) is not None
+            await self._downstream.send(b":" + line_end if is_old_go else b": keep-alive" + line_end + line_end)
+            self._call.exchange.heartbeats += 1
+
+    async def _end(self, end: End) -> None:
+        if end.fault is not None:
+            await self.break_off(end.fault)
+        elif self._watch.may_end:
+            await self._downstream.finish()
+        elif self._timing.is_strict:
+            await self.break_off(self._truncated())
+        else:
+            self._call.exchange.notes["ended_without_terminal"] = True
+            await self._downstream.finish()
+
+    def _truncated(self) -> UpstreamTruncated:
+        name = self._attempt.endpoint.name
+        return UpstreamTruncated(f"The upstream '{name}' ended its stream without the final event; it is incomplete.")

@@ -1,0 +1,81 @@
+"""The exchange: the record of one request, from accept to end. Times are trio's clock, seconds.
+
+Written by the request's own task as things happen and read once, when it is over. It never holds a body, a key, a query
+or a header's value other than the request ids.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_WORD = 200
+"""Longest client-given word (path, model) that is kept."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request. `outcome` is `finished`, `failed` (with `code`) or `cancelled` (with `reason`)."""
+
+    request_id: str
+    method: str
+    path: str
+    accepted: float
+    client: str | None = None
+    endpoint: str = "other"
+    model: str | None = None
+    stream: bool = False
+    upstream: str | None = None
+    upstream_request_id: str | None = None
+    attempts: int = 0
+    status: int = 0
+    head_at: float | None = None
+    first_content_at: float | None = None
+    ended: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    events: int = 0
+    heartbeats: int = 0
+    outcome: str = "finished"
+    code: str | None = None
+    reason: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def fail(self, code: str) -> None:
+        """The request did not get what it asked for; `code` as in the README's table of errors."""
+        self.outcome = "failed"
+        self.code = code
+
+    def cancel(self, reason: str) -> None:
+        """The request was ended from outside; `reason` is a `CancelReason`."""
+        self.outcome = "cancelled"
+        self.reason = reason
+
+    def line(self) -> dict[str, Any]:
+        """The fields of the log line; times in milliseconds since accept, absent where they did not happen."""
+        fields: dict[str, Any] = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "path": self.path[:MAX_WORD],
+            "endpoint": self.endpoint,
+            "model": self.model[:MAX_WORD] if self.model else None,
+            "stream": self.stream,
+            "status": self.status,
+            "outcome": self.outcome,
+            "code": self.code,
+            "reason": self.reason,
+            "client": self.client,
+            "upstream": self.upstream,
+            "upstream_request_id": self.upstream_request_id,
+            "attempts": self.attempts,
+            "head_ms": self._since_accept(self.head_at),
+            "first_content_ms": self._since_accept(self.first_content_at),
+            "total_ms": self._since_accept(self.ended),
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "events": self.events,
+            "heartbeats": self.heartbeats or None,
+            **self.notes,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _since_accept(self, moment: float | None) -> float | None:
+        return None if moment is None else round(1000 * (moment - self.accepted), 2)

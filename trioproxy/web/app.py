@@ -1,0 +1,84 @@
+"""The Quart-Trio app: which path is whose. Quart routes; everything else of a request happens in its `Answer`."""
+
+from collections.abc import Awaitable, Callable
+
+from quart import Quart
+from quart.sessions import NullSession, SessionInterface, SessionMixin
+from quart.wrappers import BaseRequestWebsocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from trioproxy.errors import MethodNotAllowed, UnknownPath
+from trioproxy.web import probes
+from trioproxy.web.connection import Answer, Incoming, RequestConnection
+from trioproxy.web.openai import relay_request
+from trioproxy.web.passthrough import pass_through
+from trioproxy.web.service import Service
+from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.target import RELAYED, check_path
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+Route = Callable[[Service, Incoming], Awaitable[None]]
+
+
+class _NoSessions(SessionInterface):
+    """There are no sessions; Quart makes an object for each request that says so, here they share one."""
+
+    _none = NullSession()
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SessionMixin:
+        return self._none
+
+
+class ProxyApp(QuartTrio):
+    """The app, with the parts that its requests need."""
+
+    asgi_http_class = RequestConnection
+    session_interface = _NoSessions()  # type: ignore[assignment]
+
+    def __init__(self, service: Service) -> None:
+        super().__init__("trioproxy", static_folder=None)
+        self.service = service
+        # Paths and methods are forwarded as they are: Quart's own ideas about them are off.
+        self.url_map.merge_slashes = False
+        self.url_map.strict_slashes = False
+        self.config["PROPAGATE_EXCEPTIONS"] = True
+        self.register_error_handler(HTTPException, self._refuse_method)
+        for path in RELAYED:
+            self._add(path.decode("ascii"), _relay_or_pass)
+        self._add("/v1/<path:rest>", pass_through)
+        self._add("/healthz", probes.health)
+        self._add("/health", probes.health)
+        self._add("/readyz", probes.ready)
+        self._add("/<path:rest>", _unknown_path)
+        self._add("/", _unknown_path)
+
+    def _add(self, path: str, route: Route) -> None:
+        async def run(incoming: Incoming) -> None:
+            check_path(incoming.raw_path)
+            await route(self.service, incoming)
+
+        async def view(**_: str) -> Answer:
+            return Answer(run)
+
+        self.add_url_rule(path, path, view, methods=_METHODS, provide_automatic_options=False)
+
+    async def _refuse_method(self, error: HTTPException) -> Answer:
+        """Quart knows no route for this: a method that is none of HTTP's own."""
+
+        async def run(incoming: Incoming) -> None:
+            raise MethodNotAllowed("This method is not allowed here.", allow=", ".join(_METHODS))
+
+        return Answer(run)
+
+
+async def _relay_or_pass(service: Service, incoming: Incoming) -> None:
+    """POST is the relay. Listing stored chat completions (GET) and OPTIONS are the origin's business."""
+    if incoming.method == "OPTIONS" or (incoming.method in ("GET", "HEAD") and incoming.dialect is Dialect.CHAT):
+        await pass_through(service, incoming)
+    else:
+        await relay_request(service, incoming)
+
+
+async def _unknown_path(service: Service, incoming: Incoming) -> None:
+    raise UnknownPath("There is nothing here; the API is below /v1/.")

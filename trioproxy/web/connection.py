@@ -1,0 +1,147 @@
+"""The connection class: one request's own task, with the one nursery and the one exit stack of that request.
+
+quart-trio runs a handler in a child task and reads the body beside it. Here the ASGI task itself runs the handler and
+then what the handler returned: an `Answer`, whose `run` is executed in this task, so that nothing is ever opened
+round a `yield`. A sibling watches for the client leaving from the first moment on; nothing else is spawned but the
+pump.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from math import inf
+from secrets import token_hex
+from typing import Any
+
+import trio
+from quart import Request, Response
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.datastructures import Headers
+
+from trioproxy.errors import CancelReason, ClientGone, InternalError, ProxyError
+from trioproxy.relay.call import Lifetime
+from trioproxy.telemetry.exchange import Exchange
+from trioproxy.web.body import ClientAnswer, RequestBody
+from trioproxy.web.service import Service
+from trioproxy.wire import render
+from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.headers import Headers as HeaderList
+from trioproxy.wire.headers import find, valid_request_id
+from trioproxy.wire.target import dialect_of
+
+KEY = "trioproxy.incoming"
+"""Where a request's `Incoming` stands among its ASGI scope's extensions."""
+
+
+class Incoming:
+    """What a route is given: the request as the server got it, where its answer goes, its lifetime and its record."""
+
+    __slots__ = ("answer", "body", "dialect", "exchange", "headers", "lifetime", "method", "query", "raw_path")
+
+    def __init__(self, scope: Any, receive: Any, send: Any, lifetime: Lifetime) -> None:
+        self.method: str = scope["method"]
+        self.raw_path: bytes = scope["raw_path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.dialect: Dialect = dialect_of(self.raw_path)
+        self.lifetime = lifetime
+        self.exchange = Exchange(
+            request_id=valid_request_id(find(self.headers, b"x-request-id")) or f"req_{token_hex(12)}",
+            method=self.method,
+            path=self.raw_path.decode("ascii", "replace"),
+            accepted=trio.current_time(),
+            client=(scope.get("client") or (None,))[0],
+            endpoint=self.dialect.value,
+        )
+        self.body = RequestBody(receive, find(self.headers, b"content-length"), self.exchange)
+        self.answer = ClientAnswer(send, self.exchange)
+
+    async def refuse(self, error: ProxyError) -> None:
+        """Answer with an error; if an answer is under way already, cut it."""
+        if isinstance(error, ClientGone):
+            self.exchange.cancel(CancelReason.CLIENT_GONE.value)
+            return
+        self.exchange.fail(error.code)
+        if self.answer.has_head:
+            self.answer.abort()
+            return
+        status, headers, body = render.response(error, self.dialect, self.exchange.request_id)
+        self.answer.head(status, headers)
+        await self.answer.finish(body)
+
+
+class Answer(Response):
+    """What a route returns: `run` writes the answer, in the request's own task, once Quart is done with the request."""
+
+    def __init__(self, run: Callable[[Incoming], Awaitable[None]]) -> None:
+        super().__init__(None)
+        self.run = run
+
+
+class RequestConnection(TrioASGIHTTPConnection):
+    """Serves one request."""
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        """Run the request to its end. The exit stack is left after the nursery, when its last task has ended."""
+        service: Service = self.app.service  # type: ignore[attr-defined]
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            lifetime = Lifetime(nursery, stack)
+            incoming = Incoming(self.scope, receive, send, lifetime)
+            self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
+            stack.callback(self._record, service, incoming)
+            service.live.add(lifetime)
+            nursery.start_soon(self._watch, service, incoming)
+            try:
+                response = await self.app.handle_request(self._request_for_quart())
+                assert isinstance(response, Answer)
+                await response.run(incoming)
+            except ProxyError as error:
+                await incoming.refuse(error)
+            nursery.cancel_scope.cancel(reason=CancelReason.FINISHED.value)
+
+    def _request_for_quart(self) -> Request:
+        """Quart only routes, by method and path; what else a request holds is in `Incoming`, unconverted."""
+        scope = self.scope
+        return self.app.request_class(
+            scope["method"],
+            scope["scheme"],
+            scope["path"],
+            b"",
+            Headers(),
+            "",
+            scope["http_version"],
+            scope=scope,
+            send_push_promise=_no_push,
+        )
+
+    async def _watch(self, service: Service, incoming: Incoming) -> None:
+        """Cancel everything as soon as the client is gone; stop the traffic when the request's whole time is over."""
+        departure: Any = self.scope["extensions"]["trioproxy.departure"]
+        deadline = incoming.exchange.accepted + service.timing.total_s
+        while True:
+            with trio.move_on_at(deadline):
+                await departure.gone.wait()
+                incoming.exchange.cancel(departure.reason)
+                incoming.lifetime.nursery.cancel_scope.cancel(reason=departure.reason)
+                return
+            deadline = inf
+            incoming.lifetime.stop(CancelReason.TOTAL)
+            if incoming.answer.is_sending:  # stuck in a send that nothing but the end of the connection ends
+                departure.abort()
+
+    @staticmethod
+    def _record(service: Service, incoming: Incoming) -> None:
+        service.live.discard(incoming.lifetime)
+        incoming.exchange.ended = trio.current_time()
+        service.log.exchange(incoming.exchange)
+
+
+async def _no_push(path: str, headers: Headers) -> None:
+    """HTTP/1.1 has no server push."""
+
+
+def render_crash(scope: Any) -> tuple[int, HeaderList, bytes]:
+    """The answer to a request whose handler crashed: no detail but the request id."""
+    incoming: Incoming | None = scope["extensions"].get(KEY)
+    request_id = incoming.exchange.request_id if incoming is not None else f"req_{token_hex(12)}"
+    error = InternalError(f"Something went wrong inside the proxy; the request id is {request_id}.")
+    return render.response(error, dialect_of(scope["raw_path"]), request_id)

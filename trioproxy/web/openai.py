@@ -1,0 +1,49 @@
+"""The five routes whose requests are read: chat, completions, responses, messages, embeddings.
+
+A body is held and read at its top level only (which model, stream or not); it is forwarded as it came.
+"""
+
+from trioproxy.errors import MethodNotAllowed
+from trioproxy.relay.call import Call
+from trioproxy.relay.relay import relay
+from trioproxy.web.connection import Incoming
+from trioproxy.web.service import Service
+from trioproxy.wire.headers import Headers, find, to_origin
+from trioproxy.wire.json_object import JsonObject
+
+_IDENTITY = (b"accept-encoding", b"identity")
+
+
+async def relay_request(service: Service, incoming: Incoming) -> None:
+    """Read a request to one of the five routes and relay it. Raises BadRequest or one of its kinds."""
+    if incoming.method != "POST":
+        path = incoming.raw_path.decode("ascii")
+        raise MethodNotAllowed(f"{incoming.method} is not allowed on {path}; use POST.", allow="POST")
+    incoming.body.limit(service.max_body_bytes)
+    exchange = incoming.exchange
+    body = await incoming.body.read(exchange.accepted + service.timing.total_s)
+    request = JsonObject.parse(body)
+    exchange.model = request.string("model")
+    exchange.stream = bool(request.boolean("stream"))
+    call = make_call(incoming, body)
+    if exchange.stream:
+        # A compressed stream could be passed, but not looked at; and most origins would buffer to compress it.
+        call.headers = [header for header in call.headers if header[0] != b"accept-encoding"] + [_IDENTITY]
+    call.headers.append((b"content-length", b"%d" % len(body)))
+    await relay(call, service.dispatcher, service.timing, incoming.lifetime, incoming.answer)
+
+
+def make_call(incoming: Incoming, body: bytes) -> Call:
+    """What the relay is asked to do for a request."""
+    headers: Headers = to_origin(incoming.headers)
+    headers.append((b"x-request-id", incoming.exchange.request_id.encode("ascii")))
+    return Call(
+        method=incoming.method,
+        raw_path=incoming.raw_path,
+        query=incoming.query,
+        headers=headers,
+        body=body,
+        dialect=incoming.dialect,
+        user_agent=find(incoming.headers, b"user-agent") or b"",
+        exchange=incoming.exchange,
+    )
