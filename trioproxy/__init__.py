@@ -1,0 +1,23 @@
+"""trioproxy: a streaming proxy for OpenAI-compatible APIs.
+
+The list of folders is the way of a request:
+
+     client                                                                       origin (upstream)
+       │ 1 server/listener     accept, behind a crash barrier, Hypercorn on top              ▲
+       │ 2 web/connection      ONE nursery and ONE exit stack for this request               │
+       │ 3 web/openai          read the body: model, stream or not (or web/passthrough)      │
+       │ 4 relay/relay         the request's whole life in one short function                │
+       │ 5 upstream/dispatch   which endpoint                                                │
+       │ 6 upstream/attempt    one try at one endpoint ── upstream/transport ────────────────┘
+       │ 7 relay/pump          origin bytes → frames → zero-buffer channel; moves the deadlines
+       │ 8 relay/shaper        heartbeat, the honest end → bytes
+       ▼ 9 web/body            bytes to Hypercorn, to the client's socket
+     client
+
+Back-pressure is the same line read backwards: the client does not read, so the send waits, so the shaper does not
+take, so the pump waits, so the origin's socket is not read, and TCP slows the origin. There is no queue anywhere. A
+fault travels the same way as bytes: it is the last item through the channel.
+
+The rule: imports go only downward. The floors are: cli · bench, server · web · relay · upstream · telemetry, net ·
+wire · config · errors. `tests/house` holds them as a table and checks it.
+"""

@@ -1,0 +1,1 @@
+"""What an operator types. The only place that prints and sets exit codes."""

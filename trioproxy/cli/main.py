@@ -1,0 +1,17 @@
+"""The `trioproxy` command. Each command is one small function; what it runs is imported by its own module."""
+
+import typer
+
+from trioproxy.cli import check, demo, serve
+
+app = typer.Typer(
+    name="trioproxy",
+    help="A streaming proxy for OpenAI-compatible APIs: nothing leaks, nothing queues, nothing lies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(serve.serve)
+app.command()(demo.demo_upstream)
+app.command()(check.check)
