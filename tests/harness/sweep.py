@@ -1,0 +1,74 @@
+"""The cut sweep: a story is played again and again, and each time one side is cut at the next step of the scheduler."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+import trio.testing
+
+from tests.harness.counting import AtStep
+from tests.harness.house import Client, HouseUnderTest, open_house
+from tests.harness.origin import Script
+
+Play = Callable[[Client], Awaitable[None]]
+CUTS = ("client", "origin", "server")
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the origin does and what the client does, when nothing is cut."""
+
+    name: str
+    origin: Script
+    client: Play
+    flags: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass
+class Outcome:
+    """One run: how many steps it had, and the lines it logged."""
+
+    steps: int
+    exchanges: list[dict[str, object]]
+    origins: int
+
+
+def play(story: Story, cut: str, step: int) -> Outcome:
+    """Play a story with `cut` cut before its `step`-th step (0: not at all). Raises if anything is left behind: the
+    house itself checks that at its end."""
+    instrument = AtStep(step)
+
+    async def main() -> Outcome:
+        async with open_house(story.origin, **dict(story.flags)) as house:
+            client = house.connect()
+            with trio.CancelScope() as leaving:
+
+                def act() -> None:
+                    leaving.cancel()
+                    if cut == "client":
+                        client.leave()
+                    elif cut == "server":
+                        house.server.cancel()
+                    else:
+                        _cut_origins(house)
+
+                instrument.act = act
+                try:
+                    await story.client(client)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+            if cut == "origin" and leaving.cancelled_caught:
+                await trio.lowlevel.checkpoint()  # the house gets a chance to tell the client before that one leaves
+            instrument.act = None
+            client.leave()
+        return Outcome(instrument.steps, house.log.exchanges, len(house.origin.visits))
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(main, clock=clock, instruments=[instrument])
+
+
+def _cut_origins(house: HouseUnderTest) -> None:
+    house.origin.refuses = True
+    for visit in house.origin.visits:
+        visit.cut()

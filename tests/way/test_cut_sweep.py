@@ -1,0 +1,94 @@
+"""Whoever is cut off, at whichever step of the scheduler: nothing is left behind and the request is logged once."""
+
+import pytest
+import trio
+
+from tests.harness.house import Client
+from tests.harness.origin import LAST_CHUNK, OK_STREAM, Visit, chunk
+from tests.harness.sweep import CUTS, Story, play
+from tests.way.test_main_job import EVENTS
+
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+
+async def stream(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(OK_STREAM)
+    for event in EVENTS:
+        await trio.sleep(1)
+        await visit.send(chunk(event))
+    await visit.send(LAST_CHUNK)
+
+
+async def answer(visit: Visit) -> None:
+    await visit.read_request()
+    await trio.sleep(1)
+    await visit.send(WHOLE[:40])
+    await trio.sleep(1)
+    await visit.send(WHOLE[40:])
+
+
+async def refuse_early(visit: Visit) -> None:
+    while b"\r\n\r\n" not in visit.received:
+        await visit._read()
+    await visit.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+
+
+async def post_stream(client: Client) -> None:
+    await client.post()
+    await client.answer()
+
+
+async def post_whole(client: Client) -> None:
+    await client.post(b'{"model":"m"}', "/v1/embeddings")
+    await client.answer()
+
+
+async def upload(client: Client) -> None:
+    await client.send(b"POST /v1/files HTTP/1.1\r\nhost: proxy\r\ncontent-length: 6\r\n\r\nab")
+    await trio.sleep(1)
+    await client.send(b"cd")
+    await trio.sleep(1)
+    await client.send(b"ef")
+    await client.answer()
+
+
+async def refused_upload(client: Client) -> None:
+    await client.send(b"POST /v1/files HTTP/1.1\r\nhost: proxy\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+    await client.answer()
+
+
+async def two_in_a_row(client: Client) -> None:
+    await client.post()
+    await client.post(b'{"model":"m"}', "/v1/embeddings")
+    await client.answer()
+    await trio.sleep(3)
+
+
+STORIES = [
+    Story("a streaming request", stream, post_stream),
+    Story("a request that does not stream", answer, post_whole),
+    Story("an upload", answer, upload),
+    Story("an upload that is refused early", refuse_early, refused_upload),
+    Story(
+        "heartbeats in a slow stream",
+        stream,
+        post_stream,
+        (("stream__heartbeat_s", 0.3), ("stream__commit_after_s", 0.2)),
+    ),
+    Story("a stream whose clocks run out", stream, post_stream, (("deadlines__idle_s", 0.5),)),
+    Story("a request whose whole time is over", stream, post_stream, (("deadlines__total_s", 2.5),)),
+    Story("two requests in one breath", stream, two_in_a_row),
+]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_nothing_is_left_behind(story: Story, cut: str) -> None:
+    steps = play(story, cut, 0).steps
+    assert steps > 20
+    for step in range(1, steps + 1):
+        outcome = play(story, cut, step)
+        ids = [line["request_id"] for line in outcome.exchanges]
+        assert len(ids) == len(set(ids)), f"step {step}: logged twice"
+        assert bool(ids) or outcome.origins == 0, f"step {step}: the origin was asked and nothing was logged"
