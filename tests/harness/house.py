@@ -132,7 +132,7 @@ class HouseUnderTest:
         self.origin = Origin(nursery, script, lockstep=lockstep)
         config = load(flags={"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}, environ={})
         self.house = House(config, self.log, open_tcp=self.origin.open_tcp)
-        self.server = trio.CancelScope()
+        self._serving: list[trio.CancelScope] = []
 
     def connect(self) -> Client:
         """A new connection to the house."""
@@ -143,8 +143,14 @@ class HouseUnderTest:
         return Client(ours)
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        with self.server:
+        with trio.CancelScope() as scope:
+            self._serving.append(scope)
             await self.house.listener.serve(stream)
+
+    def cancel_server(self) -> None:
+        """Cancel every connection's task, as a process does that has no more time."""
+        for scope in self._serving:
+            scope.cancel()
 
     @property
     def crashes(self) -> int:

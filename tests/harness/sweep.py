@@ -49,7 +49,7 @@ def play(story: Story, cut: str, step: int) -> Outcome:
                     if cut == "client":
                         client.leave()
                     elif cut == "server":
-                        house.server.cancel()
+                        house.cancel_server()
                     else:
                         _cut_origins(house)
 

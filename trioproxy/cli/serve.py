@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trioproxy.cli.running import bind_or_fail, build_or_fail, load_or_fail, run
+from trioproxy.cli.running import bind_or_fail, build_or_fail, fail, load_or_fail, run
 from trioproxy.server.run import serve as serve_until_signal
 
 ConfigFile = Annotated[
@@ -28,6 +28,8 @@ def serve(
     if bind is not None:
         flags["server.bind"] = [bind]
     settings = load_or_fail(config, flags)
+    if upstream is not None and settings.upstream[0].holds_secrets:
+        fail("--upstream would send this configuration's api_key or headers to another host; name one or the other")
     house = build_or_fail(settings)
     sockets = [bind_or_fail(address) for address in settings.server.bind]
     run(partial(serve_until_signal, house, sockets))

@@ -285,6 +285,11 @@ class Upstream(Section):
         default=None, description="PEM file of the authorities to trust instead of the usual ones."
     )
 
+    @property
+    def holds_secrets(self) -> bool:
+        """Whether something is added to its requests that is meant for this origin alone."""
+        return self.api_key is not None or bool(self.headers)
+
 
 class Telemetry(Section):
     """`[telemetry]`: what the proxy tells about itself."""

@@ -43,9 +43,11 @@ def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")
 
 
-def _check(request: h11.Request) -> None:
-    """Refuse what h11 lets through: another protocol's preface, and a body whose end two readers could see in different
-    places (RFC 9112 section 6.1). Raises BadRequest."""
+def _check(request: h11.Request, max_header_bytes: int) -> None:
+    """Refuse what h11 lets through: another protocol's preface, a large head that came in one piece, and a body whose
+    end two readers could see in different places (RFC 9112 section 6.1). Raises BadRequest."""
+    if sum(len(name) + len(value) for name, value in request.headers) > max_header_bytes:
+        raise HeadersTooLarge("The request's head is too large.")
     if request.method == b"PRI":
         raise VersionNotSupported("This is an HTTP/1.1 server; HTTP/2 is for the load balancer.")
     names = [name for name, _ in request.headers]
@@ -168,7 +170,7 @@ class Protocol(H11Protocol):
                 return
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
-                _check(event)
+                _check(event, self.config.h11_max_incomplete_size)
                 await self._create_stream(event)
             elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
                 return
@@ -178,8 +180,9 @@ class Protocol(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
 
     async def _refuse(self, error: ProxyError) -> None:
-        """Answer a request that cannot be read, if no answer is under way, and close. A request that is under way is
-        told that its client is gone."""
+        """Answer a request that cannot be read, if no answer is under way, and close. Its app, if it has one already, is
+        told first that the client is gone: two answers must not race."""
+        await self._close_stream()
         request_id = f"req_{token_hex(12)}"
         log.info("request refused", request_id=request_id, status=error.status, code=error.code, client=self.client)
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):

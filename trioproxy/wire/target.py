@@ -26,6 +26,7 @@ _MAX_DECODINGS = 4  # three layers, and a look that there is no fourth; each one
 _NO_URI = re.compile(rb"%(?![0-9A-Fa-f]{2})|#")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _SEPARATORS = re.compile(rb"[/\\]")
+_SEGMENT_END = re.compile(rb"[;?#]")
 _PATH_END = re.compile(rb"[?#]")
 _PREFIX = b"/v1/"
 
@@ -70,8 +71,9 @@ def _decoded(path: bytes) -> bytes:
 
 
 def _segments(path: bytes) -> list[bytes]:
-    """The segments as the most lenient origin would read them: without parameters (`;v=1`) and outer spaces."""
-    return [segment.partition(b";")[0].strip() for segment in _SEPARATORS.split(path)]
+    """The segments as the most lenient origin would read them: without outer spaces, and what parameters (`;v=1`), a
+    query or a fragment would be if it was decoded before it was split."""
+    return [_SEGMENT_END.split(segment, maxsplit=1)[0].strip() for segment in _SEPARATORS.split(path)]
 
 
 def _normal(segments: list[bytes]) -> bytes:
