@@ -53,7 +53,8 @@ def code(answer: Answer) -> tuple[int, str]:
     "body",
     [
         b'{"model":"m"}',
-        b' { "messages" : [ {"role":"user","content":"\\u00e9 \xc3\xa9"} ], "model":"m", "x": 1.0e2 , "big": 12345678901234567890 } ',
+        b' { "messages" : [ {"role":"user","content":"\\u00e9 \xc3\xa9"} ], "model":"m", "x": 1.0e2 }  ',
+        b'{"big": 12345678901234567890 }',
         b'{"stream":false,"stream_options":null,"model":"m","nested":{"a":[1,2,{"b":"c"}]}}\n',
     ],
 )

@@ -53,7 +53,7 @@ def demo_upstream(
 
 def _welcome(url: str) -> str:
     return f"""
-trioproxy is running in front of a simulated upstream (Ctrl-C ends it).
+Running, in front of a simulated upstream. Ctrl-C ends it.
 
   curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{_BODY}'
 

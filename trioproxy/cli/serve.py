@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from trioproxy.cli.running import bind_or_fail, build_or_fail, fail, load_or_fail, run
+from trioproxy.config import Config, load
+from trioproxy.errors import ConfigError
 from trioproxy.server.run import serve as serve_until_signal
 
 ConfigFile = Annotated[
@@ -28,8 +30,17 @@ def serve(
     if bind is not None:
         flags["server.bind"] = [bind]
     settings = load_or_fail(config, flags)
-    if upstream is not None and settings.upstream[0].holds_secrets:
-        fail("--upstream would send this configuration's api_key or headers to another host; name one or the other")
+    if upstream is not None and _is_another(config, settings):
+        fail("--upstream would send the configured upstream's api_key or headers to another host; change the file")
     house = build_or_fail(settings)
     sockets = [bind_or_fail(address) for address in settings.server.bind]
     run(partial(serve_until_signal, house, sockets))
+
+
+def _is_another(config: Path | None, settings: Config) -> bool:
+    """Whether an upstream was configured already, with secrets that are not meant for the one on the command line."""
+    try:
+        configured = load(config).upstream[0]
+    except ConfigError:
+        return False
+    return configured.holds_secrets and configured.base_url != settings.upstream[0].base_url

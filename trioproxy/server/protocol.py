@@ -180,8 +180,8 @@ class Protocol(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
 
     async def _refuse(self, error: ProxyError) -> None:
-        """Answer a request that cannot be read, if no answer is under way, and close. Its app, if it has one already, is
-        told first that the client is gone: two answers must not race."""
+        """Answer a request that cannot be read, if no answer is under way, and close. Its app, if it has one already,
+        is told first that the client is gone: two answers must not race."""
         await self._close_stream()
         request_id = f"req_{token_hex(12)}"
         log.info("request refused", request_id=request_id, status=error.status, code=error.code, client=self.client)
