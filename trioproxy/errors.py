@@ -7,6 +7,7 @@
     │   ├── MethodNotAllowed          downstream  405     method_not_allowed
     │   ├── RequestTimeout            downstream  408     request_timeout
     │   ├── RequestTooLarge           downstream  413     request_too_large
+    │   ├── UriTooLong                downstream  414     uri_too_long
     │   ├── HeadersTooLarge           downstream  431     headers_too_large
     │   └── VersionNotSupported       downstream  505     http_version_not_supported
     ├── ClientGone                    downstream  499     client_gone       (log only, nobody is left to read it)
@@ -107,6 +108,11 @@ class RequestTimeout(BadRequest):
 class RequestTooLarge(BadRequest):
     status = 413
     code = "request_too_large"
+
+
+class UriTooLong(BadRequest):
+    status = 414
+    code = "uri_too_long"
 
 
 class HeadersTooLarge(BadRequest):

@@ -10,7 +10,7 @@ def piece(body: bytes, more: bool = True) -> dict[str, object]:
 
 
 async def test_messages_are_taken_in_order_and_counted_while_they_wait() -> None:
-    inbox = Inbox(lambda: None)
+    inbox = Inbox(lambda: None, trio.lowlevel.checkpoint)
     await inbox.put(piece(b"ab"))
     await inbox.put(piece(b"c", more=False))
     assert inbox.waiting_bytes == 3
@@ -21,7 +21,7 @@ async def test_messages_are_taken_in_order_and_counted_while_they_wait() -> None
 
 
 async def test_the_departure_is_known_though_nobody_takes_the_body() -> None:
-    inbox = Inbox(lambda: None)
+    inbox = Inbox(lambda: None, trio.lowlevel.checkpoint)
     await inbox.put(piece(b"x" * 100_000))
     await inbox.put({"type": "http.disconnect"})
     assert inbox.gone.is_set() and inbox.reason == "client_gone"
@@ -31,7 +31,7 @@ async def test_the_departure_is_known_though_nobody_takes_the_body() -> None:
 
 
 async def test_a_cancelled_receive_takes_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    inbox = Inbox(lambda: None)
+    inbox = Inbox(lambda: None, trio.lowlevel.checkpoint)
     with trio.move_on_after(1):
         await inbox.receive()
     await inbox.put(piece(b"kept"))

@@ -13,9 +13,8 @@ from trioproxy.server.listener import bind
 
 
 def test_a_port_in_use_is_an_error_and_not_a_second_listener() -> None:
-    with bind("127.0.0.1", 0) as first:
-        with pytest.raises(OSError, match="in use"):
-            bind("127.0.0.1", first.getsockname()[1])
+    with bind("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
+        bind("127.0.0.1", first.getsockname()[1])
 
 
 def test_ipv6_is_bound_as_such() -> None:

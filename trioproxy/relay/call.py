@@ -1,6 +1,6 @@
 """What the relay is asked to do, and the ends it works on. Made by `web`, used by everything in `relay`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,11 +27,11 @@ class Timing:
 
 @dataclass(slots=True)
 class Call:
-    """One request, read and understood. `headers` are those for the origin; `body` is held, or comes piece by piece."""
+    """One request, read and understood. `target` is as the client wrote it, query and all; `headers` are those for the
+    origin; `body` is held, or comes piece by piece."""
 
     method: str
-    raw_path: bytes
-    query: bytes
+    target: bytes
     headers: Headers
     body: bytes | AsyncIterator[bytes]
     dialect: Dialect
@@ -47,21 +47,25 @@ class Lifetime:
         stack: what the request holds. Left when the nursery is, whatever happened.
         traffic: the scope round the work for the client. Cancelled, there is still time to tell the client why.
         stopped: why `traffic` was cancelled, if it was.
+        break_send: ends a send that is stuck, which nothing but the end of the connection can.
     """
 
-    __slots__ = ("nursery", "stack", "stopped", "traffic")
+    __slots__ = ("break_send", "nursery", "stack", "stopped", "traffic")
 
-    def __init__(self, nursery: trio.Nursery, stack: AsyncExitStack) -> None:
+    def __init__(self, nursery: trio.Nursery, stack: AsyncExitStack, break_send: Callable[[], None]) -> None:
         self.nursery = nursery
         self.stack = stack
+        self.break_send = break_send
         self.traffic = trio.CancelScope()
         self.stopped: CancelReason | None = None
 
     def stop(self, reason: CancelReason) -> None:
-        """End the traffic; the request's own task then tells the client and ends."""
+        """End the traffic; the request's own task then tells the client and ends. A client that takes no bytes at this
+        moment cannot be told: its connection is closed."""
         if self.stopped is None:
             self.stopped = reason
             self.traffic.cancel(reason=reason.value)
+            self.break_send()
 
 
 class Downstream(Protocol):
@@ -72,7 +76,6 @@ class Downstream(Protocol):
     the client is gone: the request is cancelled then.
     """
 
-    is_sending: bool
     has_head: bool
 
     def head(self, status: int, headers: Headers) -> None:

@@ -30,9 +30,7 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     error: ProxyError | None = None
     try:
         with lifetime.traffic:
-            attempt = await dispatcher.open(
-                call.method, call.raw_path, call.query, call.headers, call.body, lifetime.nursery
-            )
+            attempt = await dispatcher.open(call.method, call.target, call.headers, call.body, lifetime.nursery)
             lifetime.stack.enter_context(attempt)
             _note_head(call, attempt)
             if (whole := _whole(call, attempt)) is not None:

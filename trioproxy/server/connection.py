@@ -43,8 +43,9 @@ class RequestTasks(TaskGroup):
 
     async def spawn_app(self, app: AppWrapper, config: Config, scope: Any, send: Any) -> Any:
         stream = send.__self__
-        stream.inbox = inbox = Inbox(self._abort)
+        stream.inbox = inbox = Inbox(self._abort, stream.protocol.ask_for_body)
         scope["extensions"]["trioproxy.departure"] = inbox
+        scope["extensions"]["trioproxy.target"] = stream.target
         assert self._nursery is not None
         self._nursery.start_soon(self._barrier.run_request, app, scope, inbox.receive, send)
         return inbox.put
@@ -73,6 +74,7 @@ class ClientConnection(TCPServer):
         self._client_stall_s = client_stall_s
         self._reading = trio.CancelScope()
         self._idle_deadline = inf
+        self._is_stuck = False  # a write waits for the client to take bytes
         self._is_ending = False  # our last byte is out; what still comes is read away
         self._send_nowait = stream.send_nowait if isinstance(stream, TcpStream) else None
         self._has_left = stream.peer_has_left if isinstance(stream, TcpStream) else None
@@ -84,7 +86,7 @@ class ClientConnection(TCPServer):
             socket = self.stream.socket  # type: ignore[attr-defined]
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
-            async with RequestTasks(self._barrier, self._abort) as tasks:
+            async with RequestTasks(self._barrier, self.abort) as tasks:
                 self.protocol = Protocol(
                     self.app,
                     self.config,
@@ -97,7 +99,7 @@ class ClientConnection(TCPServer):
                     self.protocol_send,
                     write=self._write,
                     wake_reader=self._wake_reader,
-                    abort=self._abort,
+                    abort=self.abort,
                 )
                 self._become_idle()
                 await self._read_data()
@@ -133,6 +135,7 @@ class ClientConnection(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _write_slowly(self, rest: memoryview) -> None:
+        self._is_stuck = True
         while rest:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._client_stall_s) as stall:
                 if self._send_nowait is None:
@@ -144,8 +147,9 @@ class ClientConnection(TCPServer):
             if stall.cancelled_caught:
                 if self.protocol.stream is not None:
                     self.protocol.stream.inbox.reason = CancelReason.CLIENT_STALLED.value
-                self._abort()
+                self.abort()
                 raise trio.BrokenResourceError("the client takes no bytes")
+        self._is_stuck = False
 
     async def _read_data(self) -> None:
         while True:
@@ -166,6 +170,8 @@ class ClientConnection(TCPServer):
                 break
             elif not self._is_ending:
                 await self.protocol.handle(RawData(bytes(data)))
+        if self._is_stuck:  # the client has left and takes no more: nothing but the end of the socket ends that write
+            close_nowait(self.stream)
         await self.protocol.handle(Closed())
 
     async def _wait_for_room(self) -> bool:
@@ -212,6 +218,7 @@ class ClientConnection(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                 pass  # gone already, or still stuck in a write that is about to fail
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close at once, by a reset; a write that waits for the client fails."""
         self._is_ending = True
         close_nowait(self.stream, reset=True)

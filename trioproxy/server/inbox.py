@@ -2,11 +2,12 @@
 
 Hypercorn's own channel blocks the connection's reader once ten messages wait, and a blocked reader does not see the
 client leave. Here the reader never blocks: it asks `has_room` before it reads on. The disconnect is an event of its
-own, so that it overtakes a body that nobody is reading.
+own, so that it overtakes a body that nobody is reading. And a client that waits to be asked for its body (`expect:
+100-continue`) is asked when the app wants it: a refusal then comes instead.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -31,10 +32,11 @@ class Inbox:
         taken: an event that is set, and renewed, whenever the app took something.
     """
 
-    __slots__ = ("_arrived", "_messages", "abort", "gone", "reason", "taken", "waiting_bytes")
+    __slots__ = ("_arrived", "_ask", "_messages", "abort", "gone", "reason", "taken", "waiting_bytes")
 
-    def __init__(self, abort: Callable[[], None]) -> None:
+    def __init__(self, abort: Callable[[], None], ask: Callable[[], Awaitable[None]]) -> None:
         self.abort = abort
+        self._ask = ask
         self.reason = CancelReason.CLIENT_GONE.value
         self._messages: deque[Message] = deque()
         self._arrived = trio.Event()
@@ -54,6 +56,8 @@ class Inbox:
     async def receive(self) -> Message:
         """The app's `receive`. The end of the body stands once; behind it only the disconnect comes. If cancelled,
         no message was taken."""
+        if not self._messages:
+            await self._ask()
         while not self._messages:
             if self.gone.is_set():
                 return _DISCONNECT

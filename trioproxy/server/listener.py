@@ -108,6 +108,11 @@ class Listener:
         for connection in list(self.connections):
             connection.end_if_idle()
 
+    def abort_all(self) -> None:
+        """Close every connection at once."""
+        for connection in list(self.connections):
+            connection.abort()
+
     async def wait_empty(self) -> None:
         """Wait until no connection is open."""
         while self.connections:

@@ -27,13 +27,18 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.utils import suppress_body
 
-from trioproxy.errors import BadRequest, HeadersTooLarge, ProxyError, VersionNotSupported
+from trioproxy.errors import BadRequest, HeadersTooLarge, ProxyError, UriTooLong, VersionNotSupported
 from trioproxy.server.inbox import Inbox, Message
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
 
 MAX_WAITING_BYTES = 65536
 """How much may wait unread, of a body that the app does not take or behind a request, before reading stops."""
+
+MAX_TARGET_BYTES = 8192
+"""Longest request target (RFC 9112 section 3 recommends to take at least 8,000 bytes)."""
+
+_FIELD_BYTES = 4  # colon, space and line end of a header field
 
 log = structlog.get_logger()
 
@@ -46,7 +51,9 @@ def _date(second: int) -> bytes:
 def _check(request: h11.Request, max_header_bytes: int) -> None:
     """Refuse what h11 lets through: another protocol's preface, a large head that came in one piece, and a body whose
     end two readers could see in different places (RFC 9112 section 6.1). Raises BadRequest."""
-    if sum(len(name) + len(value) for name, value in request.headers) > max_header_bytes:
+    if len(request.target) > MAX_TARGET_BYTES:
+        raise UriTooLong("The request's URL is too long.")
+    if sum(len(name) + len(value) + _FIELD_BYTES for name, value in request.headers) > max_header_bytes:
         raise HeadersTooLarge("The request's head is too large.")
     if request.method == b"PRI":
         raise VersionNotSupported("This is an HTTP/1.1 server; HTTP/2 is for the load balancer.")
@@ -55,11 +62,19 @@ def _check(request: h11.Request, max_header_bytes: int) -> None:
         raise BadRequest("The length of the request's body is ambiguous: send content-length or transfer-encoding.")
 
 
+def _too_large(head: bytes) -> ProxyError:
+    """Which part of an unfinished head is too large: its first line, or the fields."""
+    if b"\n" not in head:
+        return UriTooLong("The request's URL is too long.")
+    return HeadersTooLarge("The request's head is too large.")
+
+
 class RequestStream(HTTPStream):
     """One request's app: its messages in (`inbox`) and its answer out (`app_send`)."""
 
     inbox: Inbox
     protocol: "Protocol"
+    target: bytes
     _is_chunked = False
     _head: bytes | None = None
 
@@ -154,7 +169,7 @@ class Protocol(H11Protocol):
             await self._take_events()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
-                await self._refuse(HeadersTooLarge("The request's head is too large."))
+                await self._refuse(_too_large(self.connection.trailing_data[0]))
             else:
                 await self._refuse(BadRequest("The request is not valid HTTP/1.1."))
         except BadRequest as error:
@@ -162,8 +177,6 @@ class Protocol(H11Protocol):
 
     async def _take_events(self) -> None:
         while True:
-            if self.connection.they_are_waiting_for_100_continue:
-                await self.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
             event = self.connection.next_event()
             if event is h11.PAUSED:
                 self.is_behind = True
@@ -178,6 +191,11 @@ class Protocol(H11Protocol):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
+
+    async def ask_for_body(self) -> None:
+        """Tell a client that waits for it to go on (RFC 9110 section 10.1.1)."""
+        if self.connection.they_are_waiting_for_100_continue:
+            await self.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
 
     async def _refuse(self, error: ProxyError) -> None:
         """Answer a request that cannot be read, if no answer is under way, and close. Its app, if it has one already,
@@ -205,6 +223,7 @@ class Protocol(H11Protocol):
             STREAM_ID,
         )
         stream.protocol = self
+        stream.target = request.target
         self.stream = stream
         await stream.handle(
             Request(

@@ -73,6 +73,7 @@ async def _wait_and_drain(house: House, signals: AsyncIterator[int], accepting: 
     house.service.stop_all(CancelReason.DRAIN)
     with trio.move_on_after(_GRACE_S):
         await house.listener.wait_empty()
+    house.listener.abort_all()
     log.info("stopped", crashes=house.listener.barrier.crashes)
 
 

@@ -7,6 +7,7 @@ Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic).
 """
 
 import base64
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ from trioproxy.upstream.http1 import OriginConnection
 
 OpenTcp = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """How a TCP connection is opened; tests put memory streams here."""
+
+_TUNNEL_IS_OPEN = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
 
 
 async def open_tcp(host: str, port: int) -> trio.abc.Stream:
@@ -99,6 +102,5 @@ async def _tunnel(stream: trio.abc.Stream, proxy: httpx.URL, host: str, port: in
                 raise httpx.ConnectError("the outbound proxy closed the tunnel")
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         raise httpx.ConnectError("the outbound proxy broke the connection") from error
-    parts = head.split(b" ", 2)
-    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].startswith(b"2"):
+    if _TUNNEL_IS_OPEN.match(head) is None:
         raise httpx.ConnectError("the outbound proxy refused the tunnel")

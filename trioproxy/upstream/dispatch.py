@@ -19,13 +19,13 @@ class Dispatcher:
     async def open(
         self,
         method: str,
-        raw_path: bytes,
-        query: bytes,
+        target: bytes,
         headers: Headers,
         body: bytes | AsyncIterator[bytes],
         nursery: trio.Nursery,
     ) -> Attempt:
         """An origin that has answered. Raises UpstreamFault; see `open_attempt` for cancellation and ownership."""
         endpoint = self.endpoint
-        target = endpoint.target(raw_path, query)
-        return await open_attempt(endpoint, method, target, headers, body, head_s=self.head_s, nursery=nursery)
+        return await open_attempt(
+            endpoint, method, endpoint.target(target), headers, body, head_s=self.head_s, nursery=nursery
+        )

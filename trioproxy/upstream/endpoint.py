@@ -44,10 +44,9 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.name} {self.host.decode('ascii')}>"
 
-    def target(self, raw_path: bytes, query: bytes) -> bytes:
-        """The request target at this origin; path and query stay as the client wrote them."""
-        path = self._path + raw_path.removeprefix(_PREFIX)
-        return path + b"?" + query if query else path
+    def target(self, target: bytes) -> bytes:
+        """The request target at this origin: ours with another prefix, path and query as the client wrote them."""
+        return self._path + target.removeprefix(_PREFIX)
 
     def dress(self, headers: Headers) -> Headers:
         """The request's fields for this origin: its host, its own fields in place of the client's."""

@@ -161,6 +161,15 @@ class OriginConnection:
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 
+    def send_no_more(self) -> None:
+        """Note that a send failed or was cut short. What the origin says can be read all the same.
+
+        Trio would refuse that for TLS, whose two directions know nothing of each other: so its insides are used.
+        """
+        stream = self.stream
+        if isinstance(stream, trio.SSLStream):
+            stream._state = type(stream._state).OK
+
     async def _receive(self) -> bytes:
         try:
             return bytes(await self.stream.receive_some(READ_BYTES))

@@ -35,6 +35,22 @@ class Spawner(Protocol):
     def start_soon(self, function: object, *arguments: object) -> None: ...
 
 
+class _HeldBody(AsyncIterator[bytes]):
+    """A body that is in memory, in pieces, as TLS would hold the whole of it once more. httpx's own iterator is a
+    generator, which an upload that ends early would leave to the garbage collector."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._sent = 0
+
+    async def __anext__(self) -> bytes:
+        piece = self._body[self._sent : self._sent + _SENT_AT_ONCE_BYTES]
+        if not piece:
+            raise StopAsyncIteration
+        self._sent += len(piece)
+        return piece
+
+
 class Upload:
     """The sending of a request's body, beside the reading of the answer. `length` is the declared one, None if chunked.
 
@@ -51,8 +67,6 @@ class Upload:
         self._body = body
         self._left = length
         self._scope = trio.CancelScope()
-        self._is_sending = False
-        self._is_stopped = False
         self.is_over = False
         self.fault: ProxyError | None = None
 
@@ -66,6 +80,8 @@ class Upload:
             except ProxyError as fault:
                 self.fault = fault
                 self._connection.close_nowait()
+        if not self.is_over:
+            self._connection.send_no_more()
 
     async def _send_all(self) -> bool:
         async for piece in self._body:
@@ -78,8 +94,6 @@ class Upload:
                 if self._left < 0:
                     break
                 await self._send(piece)
-            if self._is_stopped:
-                return False
         if self._left:
             self._connection.close_nowait()  # what was declared is not what came: the next request would be misread
             return False
@@ -88,15 +102,11 @@ class Upload:
         return True
 
     async def _send(self, data: bytes) -> None:
-        self._is_sending = True
         await self._connection.stream.send_all(data)
-        self._is_sending = False
 
     def stop(self) -> None:
-        """Send no more. A piece that is just being sent is not cut short: TLS could not even read the answer then."""
-        self._is_stopped = True
-        if not self._is_sending:
-            self._scope.cancel(reason="the answer is here")
+        """Send no more."""
+        self._scope.cancel(reason="the answer is here")
 
 
 class OriginBody(httpx.AsyncByteStream):
@@ -187,16 +197,20 @@ class TrioTransport(httpx.AsyncBaseTransport):
     async def _send(self, request: httpx.Request, connection: OriginConnection) -> Upload | None:
         head = _head(request)
         stream = request.stream
+        body: AsyncIterator[bytes]
         if isinstance(stream, httpx.ByteStream):
-            body = b"".join(stream)
-            if len(body) <= _SENT_AT_ONCE_BYTES:
-                await _send_and_read_on(connection, head + body)
+            held = b"".join(stream)
+            if len(held) <= _SENT_AT_ONCE_BYTES:
+                await _send_and_read_on(connection, head + held)
                 return None
-        assert isinstance(stream, httpx.AsyncByteStream)
+            body = _HeldBody(held)
+        else:
+            assert isinstance(stream, httpx.AsyncByteStream)
+            body = aiter(stream)
         await _send_and_read_on(connection, head)
         is_chunked = "transfer-encoding" in request.headers
         length = None if is_chunked else int(request.headers.get("content-length", 0))
-        upload = Upload(connection, aiter(stream), length)
+        upload = Upload(connection, body, length)
         nursery: Spawner | None = request.extensions.get("nursery")
         if nursery is None:
             await upload.run()
@@ -219,7 +233,7 @@ async def _send_and_read_on(connection: OriginConnection, data: bytes) -> None:
     try:
         await connection.stream.send_all(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # the origin may have answered and closed before it read everything: reading tells
+        connection.send_no_more()  # the origin may have answered and closed before it read everything: reading tells
 
 
 def _head(request: httpx.Request) -> bytes:

@@ -24,6 +24,7 @@ class RequestBody(AsyncIterator[bytes]):
         self._max_bytes = 0
         self.content_length = content_length
         self.is_complete = False
+        self.is_awaited = False  # the whole of it is being waited for
 
     def limit(self, max_bytes: int) -> None:
         """Set how many bytes may come. Raises RequestTooLarge at once if more were declared."""
@@ -50,8 +51,10 @@ class RequestBody(AsyncIterator[bytes]):
 
     async def read(self, deadline: float) -> bytes:
         """The whole body. Raises RequestTimeout if it is not here at the deadline (trio's clock)."""
+        self.is_awaited = True
         with trio.move_on_at(deadline):
             pieces = [piece async for piece in self]
+            self.is_awaited = False
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         raise RequestTimeout("The request's body did not arrive in time.")
 

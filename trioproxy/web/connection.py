@@ -8,6 +8,7 @@ pump.
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from math import inf
 from secrets import token_hex
 from typing import Any
@@ -35,15 +36,16 @@ KEY = "trioproxy.incoming"
 class Incoming:
     """What a route is given: the request as the server got it, where its answer goes, its lifetime and its record."""
 
-    __slots__ = ("answer", "body", "dialect", "exchange", "headers", "lifetime", "method", "query", "raw_path")
+    __slots__ = ("answer", "body", "dialect", "exchange", "headers", "lifetime", "method", "raw_path", "target")
 
-    def __init__(self, scope: Any, receive: Any, send: Any, lifetime: Lifetime) -> None:
+    lifetime: Lifetime
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
-        self.query: bytes = scope["query_string"]
+        self.target: bytes = scope["extensions"]["trioproxy.target"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.dialect: Dialect = dialect_of(self.raw_path)
-        self.lifetime = lifetime
         self.exchange = Exchange(
             request_id=valid_request_id(find(self.headers, b"x-request-id")) or f"req_{token_hex(12)}",
             method=self.method,
@@ -84,8 +86,8 @@ class RequestConnection(TrioASGIHTTPConnection):
         """Run the request to its end. The exit stack is left after the nursery, when its last task has ended."""
         service: Service = self.app.service  # type: ignore[attr-defined]
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            lifetime = Lifetime(nursery, stack)
-            incoming = Incoming(self.scope, receive, send, lifetime)
+            incoming = Incoming(self.scope, receive, send)
+            lifetime = incoming.lifetime = Lifetime(nursery, stack, partial(self._break_send, incoming))
             self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
             stack.callback(self._record, service, incoming)
             service.live.add(lifetime)
@@ -121,12 +123,18 @@ class RequestConnection(TrioASGIHTTPConnection):
             with trio.move_on_at(deadline):
                 await departure.gone.wait()
                 incoming.exchange.cancel(departure.reason)
+                if not incoming.answer.has_head:
+                    incoming.exchange.status, incoming.exchange.code = ClientGone.status, ClientGone.code
                 incoming.lifetime.nursery.cancel_scope.cancel(reason=departure.reason)
                 return
             deadline = inf
-            incoming.lifetime.stop(CancelReason.TOTAL)
-            if incoming.answer.is_sending:  # stuck in a send that nothing but the end of the connection ends
-                departure.abort()
+            if not incoming.body.is_awaited:  # that has the same deadline, and an answer of its own
+                incoming.lifetime.stop(CancelReason.TOTAL)
+
+    def _break_send(self, incoming: Incoming) -> None:
+        if incoming.answer.is_sending:
+            departure: Any = self.scope["extensions"]["trioproxy.departure"]
+            departure.abort()
 
     @staticmethod
     def _record(service: Service, incoming: Incoming) -> None:

@@ -39,8 +39,7 @@ def make_call(incoming: Incoming, body: bytes) -> Call:
     headers.append((b"x-request-id", incoming.exchange.request_id.encode("ascii")))
     return Call(
         method=incoming.method,
-        raw_path=incoming.raw_path,
-        query=incoming.query,
+        target=incoming.target,
         headers=headers,
         body=body,
         dialect=incoming.dialect,

@@ -80,10 +80,10 @@ class JsonObject:
         """The body with these top-level values (JSON bytes) put in place; names it lacks are added at the end."""
         pieces: list[bytes] = []
         at = 0
-        spans = sorted((span, name) for name, span in self._spans.items() if name in values)
-        for (start, end), name in spans:
-            pieces += (self.body[at:start], values[name])
-            at = end
+        for name, (start, end) in self._spans.items():  # in the body's order
+            if name in values:
+                pieces += (self.body[at:start], values[name])
+                at = end
         added = [msgspec.json.encode(name) + b":" + value for name, value in values.items() if name not in self._spans]
         if added:
             close = self.body.rindex(b"}")

@@ -98,7 +98,7 @@ def status_of(data: bytes) -> int:
     words = [error.get(key) for key in ("status", "status_code", "code", "type")]
     for word in words:
         number = int(word) if isinstance(word, str) and word.isascii() and word.isdigit() and len(word) == 3 else word
-        if isinstance(number, int) and not isinstance(number, bool) and 400 <= number <= 599:
+        if isinstance(number, int) and 400 <= number <= 599:
             return number
     for word in words:
         if isinstance(word, str) and word in _STATUS_BY_WORD:

@@ -99,7 +99,7 @@ class Framer:
         # The common case is cut in three: the rest of the event under way, whole events, the start of the next one.
         start = 0
         if not self.at_border:
-            start = 1 if data[0] == 0x0A and self._kept.endswith(b"\n") else data.find(b"\n\n") + 2
+            start = data.find(b"\n\n") + 2
             self._follow(data[:start])
         if start < end:
             self._pass_whole_events(data[start:end] if start or end < len(data) else data)
@@ -147,7 +147,7 @@ class Framer:
         del kept[:start]
         if len(kept) > self._max_seen or self._prefix is not None:
             self._shorten(kept)
-        self.at_border = not kept and self._prefix is None
+        self.at_border = not kept
 
     def _learn_line_end(self, kept: bytearray, at: int) -> None:
         found = _LINE_END.match(kept, at)
