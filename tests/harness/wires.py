@@ -1,18 +1,24 @@
-"""Single connections, for what is tested below the house: TCP on the loopback, TLS, and streams that tell what was done."""
+"""Single connections, for what is tested below the house: TCP on the loopback, TLS, streams that tell what was done."""
 
+import re
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 
 import trio
 import trio.testing
 import trustme
 
+from tests.harness.origin import Origin, Script, Visit
 from trioproxy.net.tcp import TcpStream
 
 HOST = "origin.test"
 """The name on the certificates of `tls_server`, beside 127.0.0.1, ::1 and a name in punycode."""
 PUNYCODE_HOST = "xn--mnchen-3ya.test"
+LIBRARY_WORDS = re.compile(r"httpx|trio|errno|ssl|Error\(|\[|/|0x|exception", re.IGNORECASE)
+"""What is in no message that a client gets."""
 
 
 def loopback() -> tuple[TcpStream, socket.socket]:
@@ -44,33 +50,58 @@ def tls_client() -> ssl.SSLContext:
     return context
 
 
-class CountingSender(trio.abc.SendStream):
-    """Passes on what is sent, and remembers each piece as it was sent."""
-
-    def __init__(self, sender: trio.testing.MemorySendStream) -> None:
-        self._sender = sender
-        self.sent: list[bytes] = []
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent.append(bytes(data))
-        await self._sender.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._sender.wait_send_all_might_not_block()
-
-    def close(self) -> None:
-        self._sender.close()
-
-    async def aclose(self) -> None:
-        await self._sender.aclose()
-
-
 def is_closed(stream: trio.abc.Stream) -> bool:
-    """Whether our end of a memory stream was closed, both ways. Asks its insides, as every other way is a checkpoint."""
+    """Whether our end of a memory stream was closed, both ways. Looks inside, as every other way is a checkpoint."""
     assert isinstance(stream, trio.StapledStream)
     sender, receiver = stream.send_stream, stream.receive_stream
-    if isinstance(sender, CountingSender):
-        sender = sender._sender
-    assert isinstance(sender, trio.testing.MemorySendStream)
-    assert isinstance(receiver, trio.testing.MemoryReceiveStream)
-    return sender._outgoing._closed and receiver._closed
+    if isinstance(sender, trio.testing.MemorySendStream):
+        assert isinstance(receiver, trio.testing.MemoryReceiveStream)
+        return sender._outgoing._closed and receiver._closed
+    closed: bool = sender._lbq._sender_closed and receiver._lbq._receiver_closed
+    return closed
+
+
+class Net:
+    """Opens memory streams to an origin, or to an outbound proxy, that does as its script says.
+
+    Attributes:
+        asked: the addresses that connections were opened to.
+        opened: our ends of them, and `visits` the others.
+    """
+
+    def __init__(self, nursery: trio.Nursery, script: Script, lockstep: bool) -> None:
+        self.origin = Origin(nursery, script, lockstep=lockstep)
+        self.asked: list[tuple[str, int]] = []
+        self.opened: list[trio.abc.Stream] = []
+
+    async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
+        """Stands in for `upstream.connect.open_tcp`."""
+        self.asked.append((host, port))
+        stream = await self.origin.open_tcp(host, port)
+        self.opened.append(stream)
+        return stream
+
+    @property
+    def visits(self) -> list[Visit]:
+        return self.origin.visits
+
+    @property
+    def still_open(self) -> list[trio.abc.Stream]:
+        """Those of our ends that are not closed, at this very moment."""
+        return [stream for stream in self.opened if not is_closed(stream)]
+
+
+@asynccontextmanager
+async def open_net(script: Script, *, lockstep: bool = False) -> AsyncIterator[Net]:
+    """A net that is gone when the block ends. With `lockstep` nothing is sent that is not being read."""
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            yield Net(nursery, script, lockstep)
+            nursery.cancel_scope.cancel()
+
+
+async def serve_tls(stream: trio.abc.Stream, context: ssl.SSLContext | None = None) -> trio.SSLStream[trio.abc.Stream]:
+    """An origin's end of a connection, once its hands were shaken."""
+    secured = trio.SSLStream(stream, context or tls_server(), server_side=True)
+    await secured.do_handshake()
+    return secured

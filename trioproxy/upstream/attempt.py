@@ -23,7 +23,7 @@ class Attempt(AbstractContextManager["Attempt"]):
 
     Attributes:
         status, headers: the answer's head; names are lower case.
-        started, connected_and_answered: trio's clock, seconds.
+        started, answered: when the request began and when the head was here, trio's clock.
     """
 
     __slots__ = ("_body", "answered", "endpoint", "headers", "started", "status")
