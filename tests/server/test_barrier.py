@@ -22,6 +22,9 @@ class Stream:
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.answered.append(body)
 
+    def forget(self) -> None:
+        self.forgotten = True
+
     async def send(self, message: Any) -> None:
         assert message is None
         self.ended += 1

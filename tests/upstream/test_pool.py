@@ -1,5 +1,7 @@
 """Connections that wait for their next request: which are kept, for how long, and which comes first."""
 
+from math import inf
+
 import pytest
 import trio
 import trio.testing
@@ -189,12 +191,21 @@ async def test_the_reaper_closes_what_has_waited_too_long(autojump_clock: trio.t
         nursery.cancel_scope.cancel()
 
 
-async def test_the_reaper_sleeps_while_nothing_waits() -> None:
+async def test_the_reaper_sleeps_while_nothing_waits(mock_clock: trio.testing.MockClock) -> None:
+    async def seconds_to_wake() -> float:
+        await trio.testing.wait_all_tasks_blocked()
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
     pool = Pool()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.reap)
-        await trio.testing.wait_all_tasks_blocked()
-        assert trio.lowlevel.current_statistics().seconds_to_next_deadline > 3600
+        for _ in range(2):
+            assert await seconds_to_wake() == inf
+            pool.keep(HERE, fresh())
+            assert await seconds_to_wake() == pytest.approx(1)
+            mock_clock.jump(DEFAULT_IDLE_S + 1)
+        assert await seconds_to_wake() == inf
+        assert pool.idle_connections == 0
         nursery.cancel_scope.cancel()
 
 

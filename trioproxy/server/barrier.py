@@ -46,6 +46,7 @@ class CrashBarrier:
         finally:
             with trio.move_on_after(_LAST_WORD_S, shield=True):
                 await send(None)
+            stream.forget()
 
     def _report(self, error: BaseException, what: str) -> None:
         """Log and count a crash. Raises what is none: cancellation, Ctrl-C, the interpreter's own exits."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from trioproxy.errors import CancelReason
+from trioproxy.errors import CancelReason, ProxyError
 
 Message = dict[str, Any]
 
@@ -32,11 +32,12 @@ class Inbox:
         taken: an event that is set, and renewed, whenever the app took something.
     """
 
-    __slots__ = ("_arrived", "_ask", "_messages", "abort", "gone", "reason", "taken", "waiting_bytes")
+    __slots__ = ("_arrived", "_ask", "_fault", "_messages", "abort", "gone", "reason", "taken", "waiting_bytes")
 
     def __init__(self, abort: Callable[[], None], ask: Callable[[], Awaitable[None]]) -> None:
         self.abort = abort
         self._ask = ask
+        self._fault: ProxyError | None = None
         self.reason = CancelReason.CLIENT_GONE.value
         self._messages: deque[Message] = deque()
         self._arrived = trio.Event()
@@ -53,14 +54,21 @@ class Inbox:
             self.waiting_bytes += len(message["body"])
         self._arrived.set()
 
+    def fail(self, fault: ProxyError) -> None:
+        """The rest of the body cannot be read: whoever asks for it gets the fault, once what came before was taken."""
+        self._fault = fault
+        self._arrived.set()
+
     async def receive(self) -> Message:
-        """The app's `receive`. The end of the body stands once; behind it only the disconnect comes. If cancelled,
-        no message was taken."""
+        """The app's `receive`. The end of the body stands once; behind it only the disconnect comes. Raises the fault
+        that ended the body, if one did. If cancelled, no message was taken."""
         if not self._messages:
             await self._ask()
         while not self._messages:
             if self.gone.is_set():
                 return _DISCONNECT
+            if self._fault is not None:
+                raise self._fault
             self._arrived = trio.Event()
             await self._arrived.wait()
         message = self._messages.popleft()

@@ -98,6 +98,13 @@ class RequestStream(HTTPStream):
         else:
             raise RuntimeError(f"the app sent {message['type']} in state {self.state.name}")
 
+    def forget(self) -> None:
+        """Let go of what the request held: scope, inbox and app refer to each other in a ring, and a thousand such
+        rings make the garbage collector stop every stream for a quarter of a second."""
+        self.scope.clear()  # type: ignore[attr-defined]
+        self.app_put = None  # type: ignore[assignment]
+        del self.inbox
+
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Answer in the app's stead, if it has not begun to."""
         if self.state is ASGIHTTPState.REQUEST:
@@ -165,13 +172,18 @@ class Protocol(H11Protocol):
             await self._handle_events()
 
     async def _handle_events(self) -> None:
+        if self.connection.their_state is h11.ERROR:
+            return
         try:
             await self._take_events()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
                 await self._refuse(_too_large(self.connection.trailing_data[0]))
-            else:
+            elif self.stream is None:
                 await self._refuse(BadRequest("The request is not valid HTTP/1.1."))
+            else:  # a body that turns to nonsense: its request has an app, which answers, and a record of its own
+                self.stream.inbox.fail(BadRequest("The request's body is not valid HTTP/1.1."))
+                self.is_behind = True
         except BadRequest as error:
             await self._refuse(error)
 
@@ -198,11 +210,10 @@ class Protocol(H11Protocol):
             await self.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
 
     async def _refuse(self, error: ProxyError) -> None:
-        """Answer a request that cannot be read, if no answer is under way, and close. Its app, if it has one already,
-        is told first that the client is gone: two answers must not race."""
-        await self._close_stream()
+        """Answer a request that cannot be read and has no app, and close."""
         request_id = f"req_{token_hex(12)}"
-        log.info("request refused", request_id=request_id, status=error.status, code=error.code, client=self.client)
+        client = self.client[0] if self.client else None
+        log.info("request refused", request_id=request_id, status=error.status, code=error.code, client=client)
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status, headers, body = render.response(error, Dialect.OTHER, request_id)
             out = self.head(status, [*headers, (b"connection", b"close")]) + self.count(body) + self.end_of_message()
@@ -240,7 +251,7 @@ class Protocol(H11Protocol):
         """The bytes of an answer's head. h11 adds the framing that the client's version allows."""
         if not any(name == b"date" for name, _ in headers):
             headers = [*headers, (b"date", _date(int(time())))]
-        if self.context.terminated.is_set():
+        if self.context.terminated.is_set() or self.connection.their_state is h11.ERROR:
             headers = [*headers, (b"connection", b"close")]
         data = self.connection.send(h11.Response(status_code=status, headers=headers))
         self.is_chunked = type(self.connection._writer).__name__ == "ChunkedWriter"

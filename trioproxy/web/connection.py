@@ -86,12 +86,13 @@ class RequestConnection(TrioASGIHTTPConnection):
         """Run the request to its end. The exit stack is left after the nursery, when its last task has ended."""
         service: Service = self.app.service  # type: ignore[attr-defined]
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            departure: Any = self.scope["extensions"]["trioproxy.departure"]
             incoming = Incoming(self.scope, receive, send)
-            lifetime = incoming.lifetime = Lifetime(nursery, stack, partial(self._break_send, incoming))
+            lifetime = incoming.lifetime = Lifetime(nursery, stack, partial(_break_send, incoming.answer, departure))
             self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
             stack.callback(self._record, service, incoming)
             service.live.add(lifetime)
-            nursery.start_soon(self._watch, service, incoming)
+            nursery.start_soon(self._watch, service, incoming, departure)
             try:
                 response = await self.app.handle_request(self._request_for_quart())
                 assert isinstance(response, Answer)
@@ -115,9 +116,9 @@ class RequestConnection(TrioASGIHTTPConnection):
             send_push_promise=_no_push,
         )
 
-    async def _watch(self, service: Service, incoming: Incoming) -> None:
+    @staticmethod
+    async def _watch(service: Service, incoming: Incoming, departure: Any) -> None:
         """Cancel everything as soon as the client is gone; stop the traffic when the request's whole time is over."""
-        departure: Any = self.scope["extensions"]["trioproxy.departure"]
         deadline = incoming.exchange.accepted + service.timing.total_s
         while True:
             with trio.move_on_at(deadline):
@@ -131,16 +132,17 @@ class RequestConnection(TrioASGIHTTPConnection):
             if not incoming.body.is_awaited:  # that has the same deadline, and an answer of its own
                 incoming.lifetime.stop(CancelReason.TOTAL)
 
-    def _break_send(self, incoming: Incoming) -> None:
-        if incoming.answer.is_sending:
-            departure: Any = self.scope["extensions"]["trioproxy.departure"]
-            departure.abort()
-
     @staticmethod
     def _record(service: Service, incoming: Incoming) -> None:
         service.live.discard(incoming.lifetime)
         incoming.exchange.ended = trio.current_time()
         service.log.exchange(incoming.exchange)
+
+
+def _break_send(answer: ClientAnswer, departure: Any) -> None:
+    """End a send that is stuck. It holds no more than that takes: a ring would be left to the garbage collector."""
+    if answer.is_sending:
+        departure.abort()
 
 
 async def _no_push(path: str, headers: Headers) -> None:

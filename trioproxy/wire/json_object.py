@@ -24,6 +24,8 @@ _SPACE = re.compile(rb"[ \t\n\r]*")
 # Possessive: a name may be as long as the body, and each place to go back to costs a hundred bytes.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
 MAX_MEMBERS = 1000
 """How many top-level members a body may have. Real ones have some twenty; walking along them holds up everyone else."""
 
@@ -46,7 +48,7 @@ class JsonObject:
         try:
             if not body.isascii():
                 str(body, "utf-8")
-            members = _decode_members(body)
+            read, members = _read_members(body)
         except UnicodeDecodeError:
             raise BadRequest("The request body is not UTF-8.") from None
         except RecursionError:
@@ -57,7 +59,7 @@ class JsonObject:
             raise BadRequest(f"The request body is not valid JSON: {error}.") from None
         if len(members) > MAX_MEMBERS:
             raise BadRequest(f"The request body has more than {MAX_MEMBERS} top-level fields.")
-        return cls(body, members, _find_spans(body, members))
+        return cls(body, members, _find_spans(read, members))
 
     def string(self, name: str) -> str | None:
         """The member as a string, None if absent or null. Raises BadRequest naming the member otherwise."""
@@ -91,6 +93,23 @@ class JsonObject:
             at = close
         pieces.append(self.body[at:])
         return b"".join(pieces)
+
+
+def _read_members(body: bytes) -> tuple[bytes, dict[str, msgspec.Raw]]:
+    """What was read, of the same length as the body, and its members.
+
+    Half a surrogate pair in a string ("\\ud83d" alone: JavaScript writes that for an emoji that was cut) is allowed by
+    RFC 8259 section 8.2 and refused by the decoder; it reads another character in its place, and no byte moves.
+    """
+    try:
+        return body, _decode_members(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        read = _SURROGATE.sub(rb"\\ufffd", body)
+        if read == body:
+            raise
+        return read, _decode_members(read)
 
 
 def _find_spans(body: bytes, members: dict[str, msgspec.Raw]) -> dict[str, tuple[int, int]]:

@@ -68,7 +68,10 @@ def response(error: ProxyError, dialect: Dialect, request_id: str) -> tuple[int,
 
 
 def event(error: ProxyError, dialect: Dialect, request_id: str, line_end: bytes) -> bytes:
-    """The in-band event that every SDK of this dialect raises on, with the stream's own line ending."""
+    """The dialect's own in-band error event, with the stream's line ending.
+
+    SDKs raise on it, but for the Responses API's, which they hand out as an event; the cut behind it raises there.
+    """
     if dialect is Dialect.RESPONSES:
         value: Any = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
         lines = [b"event: error", b"data: " + _encode(value)]
