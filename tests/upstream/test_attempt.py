@@ -27,11 +27,6 @@ from trioproxy.upstream.pool import Pool
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
-@pytest.fixture(autouse=True)
-def virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing here waits for a real clock: what hangs, fails at once."""
-
-
 class Side:
     """Our side of a net: an endpoint with its pool, and attempts at it."""
 
@@ -104,7 +99,7 @@ async def fault_of(script: Script, body: bytes | AsyncIterator[bytes] = b"") -> 
     return caught.value
 
 
-async def test_an_attempt_knows_its_answer_s_head_and_when_it_came() -> None:
+async def test_an_attempt_knows_its_answer_s_head_and_when_it_came(autojump_clock: trio.testing.MockClock) -> None:
     await trio.sleep(3)
     answer = b"HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nX-A: b\r\ncontent-length: 2\r\n\r\nhi"
     async with open_net(answering(answer, pause=5)) as net, trio.open_nursery() as nursery:
@@ -167,7 +162,7 @@ async def test_a_head_without_a_body_is_all_there_is_to_head() -> None:
 # The time for the head
 
 
-async def test_a_head_that_does_not_come_in_time_is_a_fault() -> None:
+async def test_a_head_that_does_not_come_in_time_is_a_fault(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(answering()) as net, trio.open_nursery() as nursery:
         side = Side(net)
         with pytest.raises(UpstreamHeadTimeout, match=r"'name' did not begin to answer within 2\.5 s"):
@@ -176,7 +171,7 @@ async def test_a_head_that_does_not_come_in_time_is_a_fault() -> None:
         assert net.still_open == []
 
 
-async def test_half_a_head_is_no_head() -> None:
+async def test_half_a_head_is_no_head(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(answering(*(OK[at : at + 1] for at in range(20)), pause=1)) as net:
         async with trio.open_nursery() as nursery:
             with pytest.raises(UpstreamHeadTimeout):
@@ -184,27 +179,27 @@ async def test_half_a_head_is_no_head() -> None:
         assert net.still_open == []
 
 
-async def test_interim_answers_do_not_give_a_head_more_time() -> None:
+async def test_interim_answers_do_not_give_a_head_more_time(autojump_clock: trio.testing.MockClock) -> None:
     script = answering(*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 10, OK, pause=4)
     async with open_net(script) as net, trio.open_nursery() as nursery:
         with pytest.raises(UpstreamHeadTimeout):
             await Side(net).open(nursery)
 
 
-async def test_the_time_for_the_head_ends_with_the_head() -> None:
+async def test_the_time_for_the_head_ends_with_the_head(autojump_clock: trio.testing.MockClock) -> None:
     script = answering(OK_STREAM, chunk(b"a"), LAST_CHUNK, pause=9)
     async with open_net(script) as net, trio.open_nursery() as nursery:
         assert await read_all(Side(net), nursery) == b"a"
 
 
-async def test_each_uploaded_piece_gives_the_head_its_whole_time_again() -> None:
+async def test_each_uploaded_piece_gives_the_head_its_whole_time_again(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(answering(OK, pause=9)) as net, trio.open_nursery() as nursery:
         with await Side(net).open(nursery, Slow([9, 9, 9])) as attempt:
             assert attempt.take_whole() == b"hi"
         assert trio.current_time() == pytest.approx(36)
 
 
-async def test_an_upload_that_stalls_for_too_long_is_no_excuse() -> None:
+async def test_an_upload_that_stalls_for_too_long_is_no_excuse(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(answering(OK)) as net:
         async with trio.open_nursery() as nursery:
             with pytest.raises(UpstreamHeadTimeout):
@@ -213,7 +208,7 @@ async def test_an_upload_that_stalls_for_too_long_is_no_excuse() -> None:
         assert net.still_open == []
 
 
-async def test_an_upload_that_the_origin_does_not_take_is_no_excuse() -> None:
+async def test_an_upload_that_the_origin_does_not_take_is_no_excuse(autojump_clock: trio.testing.MockClock) -> None:
     async def script(visit: Visit) -> None:
         while b"\r\n\r\n" not in visit.received:
             visit.received += await visit.stream.receive_some()
@@ -227,7 +222,7 @@ async def test_an_upload_that_the_origin_does_not_take_is_no_excuse() -> None:
         assert net.still_open == []
 
 
-async def test_an_upload_behind_an_early_head_has_all_the_time() -> None:
+async def test_an_upload_behind_an_early_head_has_all_the_time(autojump_clock: trio.testing.MockClock) -> None:
     async def script(visit: Visit) -> None:
         await visit.send(OK_STREAM)
         await visit.read_request()
@@ -258,7 +253,7 @@ async def test_an_origin_that_is_not_trusted() -> None:
     assert LIBRARY_WORDS.search(str(caught.value)) is None
 
 
-async def test_an_origin_that_cannot_be_reached_in_time() -> None:
+async def test_an_origin_that_cannot_be_reached_in_time(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(answering()) as net, trio.open_nursery() as nursery:
         with pytest.raises(UpstreamConnectTimeout):
             await Side(net, "https", tls_client()).open(nursery)

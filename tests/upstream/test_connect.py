@@ -22,11 +22,6 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
 
-@pytest.fixture(autouse=True)
-def virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing here waits for a real clock: what hangs, fails at once."""
-
-
 async def silent(visit: Visit) -> None:
     """Reads, and says nothing."""
 

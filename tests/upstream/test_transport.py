@@ -27,11 +27,6 @@ CHUNKED = [*HEADERS, (b"transfer-encoding", b"chunked")]
 SCHEMES = pytest.mark.parametrize("scheme", ["http", "https"])
 
 
-@pytest.fixture(autouse=True)
-def virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """Nothing here waits for a real clock: what hangs, fails at once."""
-
-
 class Source:
     """A body that is streamed: each piece is asked for. `asked` counts; `failure` or silence may stand at its end."""
 
@@ -355,7 +350,7 @@ async def test_a_warm_connection_waits_for_the_next_request(scheme: str) -> None
         assert len(net.opened) == 1
 
 
-async def test_warming_up_does_not_keep_a_connection_for_longer() -> None:
+async def test_warming_up_does_not_keep_a_connection_for_longer(autojump_clock: trio.testing.MockClock) -> None:
     answer = b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=3\r\ncontent-length: 0\r\n\r\n"
     async with open_net(answering(answer, answer)) as net:
         side = Side(net)
@@ -373,7 +368,9 @@ async def test_warming_up_does_not_keep_a_connection_for_longer() -> None:
 
 @pytest.mark.parametrize("proxy", [None, "http://proxy.test:3128"])
 @pytest.mark.parametrize("connect_s", [0.5, 5])
-async def test_the_time_to_connect_covers_proxy_and_tls(connect_s: float, proxy: str | None) -> None:
+async def test_the_time_to_connect_covers_proxy_and_tls(
+    connect_s: float, proxy: str | None, autojump_clock: trio.testing.MockClock
+) -> None:
     async def silent(visit: Visit) -> None:
         """Accepts, and never says anything."""
 
@@ -387,7 +384,7 @@ async def test_the_time_to_connect_covers_proxy_and_tls(connect_s: float, proxy:
             assert net.still_open == []
 
 
-async def test_the_time_to_connect_covers_a_tunnel_that_opens_slowly() -> None:
+async def test_the_time_to_connect_covers_a_tunnel_that_opens_slowly(autojump_clock: trio.testing.MockClock) -> None:
     async def drip(visit: Visit) -> None:
         await visit.read_request()
         while True:
@@ -400,7 +397,7 @@ async def test_the_time_to_connect_covers_a_tunnel_that_opens_slowly() -> None:
         assert net.still_open == []
 
 
-async def test_the_time_to_connect_covers_finding_the_address() -> None:
+async def test_the_time_to_connect_covers_finding_the_address(autojump_clock: trio.testing.MockClock) -> None:
     async def look_up(host: str, port: int) -> trio.abc.Stream:
         await trio.sleep_forever()
         raise AssertionError
@@ -411,7 +408,7 @@ async def test_the_time_to_connect_covers_finding_the_address() -> None:
     assert trio.current_time() == pytest.approx(3)
 
 
-async def test_the_time_to_connect_does_not_go_on_once_connected() -> None:
+async def test_the_time_to_connect_does_not_go_on_once_connected(autojump_clock: trio.testing.MockClock) -> None:
     async def script(visit: Visit) -> None:
         await visit.read_request()
         await trio.sleep(50)

@@ -25,6 +25,8 @@ from trioproxy.server.barrier import CrashBarrier
 from trioproxy.server.inbox import Inbox
 from trioproxy.server.protocol import Protocol
 
+Address = tuple[str, int] | None
+
 PIECE_BYTES = 16384
 READ_BYTES = 65536
 _LOOK_AFTER_S = 0.25
@@ -83,9 +85,10 @@ class ClientConnection(TCPServer):
     async def run(self) -> None:
         """Serve requests until either side ends the connection."""
         try:
-            socket = self.stream.socket  # type: ignore[attr-defined]
-            client = parse_socket_addr(socket.family, socket.getpeername())
-            server = parse_socket_addr(socket.family, socket.getsockname())
+            addresses = self._addresses()
+            if addresses is None:
+                return
+            client, server = addresses
             async with RequestTasks(self._barrier, self.abort) as tasks:
                 self.protocol = Protocol(
                     self.app,
@@ -103,10 +106,19 @@ class ClientConnection(TCPServer):
                 )
                 self._become_idle()
                 await self._read_data()
-        except OSError:
-            pass  # the client was gone before its address could be asked for
         finally:
             close_nowait(self.stream)
+
+    def _addresses(self) -> tuple[Address, Address] | None:
+        """The client's and our own; None if the client is gone before they can be asked for."""
+        socket = self.stream.socket  # type: ignore[attr-defined]
+        try:
+            return (
+                parse_socket_addr(socket.family, socket.getpeername()),
+                parse_socket_addr(socket.family, socket.getsockname()),
+            )
+        except OSError:
+            return None
 
     async def protocol_send(self, event: Event) -> None:
         """Hypercorn's way out: bytes, the end of the connection, or a change between idle and busy."""
@@ -194,10 +206,8 @@ class ClientConnection(TCPServer):
 
     def _become_idle(self) -> None:
         self.is_busy = False
-        self._idle_deadline = trio.current_time() + self._keep_alive_s
+        self._idle_deadline = trio.current_time() + (0 if self.context.terminated.is_set() else self._keep_alive_s)
         self._reading.deadline = self._idle_deadline
-        if self.context.terminated.is_set():
-            self._wake_reader()
 
     def end_if_idle(self) -> None:
         """Close a connection on which no request is under way. Called when the server drains."""
