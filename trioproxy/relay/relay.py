@@ -7,9 +7,11 @@ from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.copier import Copier
 from trioproxy.relay.pump import End, Follower, Piece, Pump
 from trioproxy.relay.shaper import ErrorInside, Shaper
+from trioproxy.telemetry.exchange import Exchange
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
+from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream, to_client
 
 _EVENT_STREAM: Headers = [
@@ -64,13 +66,13 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     if answer is not None and downstream.has_head:
         await answer.break_off(error)
     else:
-        await refuse(call, downstream, error)
+        await refuse(error, call.dialect, call.exchange, downstream)
 
 
-async def refuse(call: Call, downstream: Downstream, error: ProxyError) -> None:
+async def refuse(error: ProxyError, dialect: Dialect, exchange: Exchange, downstream: Downstream) -> None:
     """Answer with an error, while no head went out."""
-    status, headers, body = render.response(error, call.dialect, call.exchange.request_id)
-    call.exchange.fail(error.code)
+    status, headers, body = render.response(error, dialect, exchange.request_id)
+    exchange.fail(error.code)
     downstream.head(status, headers)
     await downstream.finish(body)
 

@@ -20,6 +20,7 @@ from werkzeug.datastructures import Headers
 
 from trioproxy.errors import CancelReason, ClientGone, InternalError, ProxyError
 from trioproxy.relay.call import Lifetime
+from trioproxy.relay.relay import refuse
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.web.body import ClientAnswer, RequestBody
 from trioproxy.web.service import Service
@@ -62,13 +63,11 @@ class Incoming:
         if isinstance(error, ClientGone):
             self.exchange.cancel(CancelReason.CLIENT_GONE.value)
             return
-        self.exchange.fail(error.code)
         if self.answer.has_head:
+            self.exchange.fail(error.code)
             self.answer.abort()
-            return
-        status, headers, body = render.response(error, self.dialect, self.exchange.request_id)
-        self.answer.head(status, headers)
-        await self.answer.finish(body)
+        else:
+            await refuse(error, self.dialect, self.exchange, self.answer)
 
 
 class Answer(Response):
