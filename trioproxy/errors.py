@@ -22,7 +22,6 @@
     │   ├── UpstreamTotalTimeout      upstream    504     upstream_total_timeout
     │   └── UpstreamTruncated         upstream    502     upstream_truncated
     ├── Draining                      proxy       503     draining
-    ├── Overloaded                    proxy       503     overloaded
     └── InternalError                 proxy       500     internal_error    (no detail but the request id)
 
     ConfigError                       every problem of a configuration at once; raised before anything is served
@@ -184,12 +183,6 @@ class UpstreamTruncated(UpstreamFault):
 class Draining(ProxyError):
     status = 503
     code = "draining"
-    retry_after_s = 1
-
-
-class Overloaded(ProxyError):
-    status = 503
-    code = "overloaded"
     retry_after_s = 1
 
 

@@ -172,6 +172,7 @@ async def test_an_origin_that_cannot_be_reached_is_a_502(autojump_clock: trio.te
         client.leave()
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "upstream_connect_failed")
     assert probe.status == 503 and b"upstream_connect_failed" in probe.body
+    assert (house.log.exchanges[0]["upstream"], house.log.exchanges[0]["attempts"]) == ("origin", 1)
 
 
 async def test_heartbeats_stand_at_borders_only_and_in_the_streams_own_line_ending(

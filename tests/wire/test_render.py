@@ -13,7 +13,6 @@ from trioproxy.errors import (
     Draining,
     InternalError,
     MethodNotAllowed,
-    Overloaded,
     ProxyError,
     RequestTooLarge,
     UpstreamConnectFailed,
@@ -84,7 +83,7 @@ def test_on_messages_it_is_anthropics_envelope(kind: type[ProxyError]) -> None:
         (RequestTooLarge("x"), "request_too_large"),
         (MethodNotAllowed("x", allow="POST"), "invalid_request_error"),
         (errors.UnknownPath("x"), "not_found_error"),
-        (Overloaded("x"), "overloaded_error"),
+        (Draining("x"), "overloaded_error"),
         (UpstreamConnectFailed("x"), "api_error"),
         (UpstreamHeadTimeout("x"), "timeout_error"),
         (InternalError("x"), "api_error"),
@@ -107,7 +106,7 @@ def test_a_wrong_method_is_told_the_right_ones(dialect: Dialect) -> None:
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-@pytest.mark.parametrize("kind", [Draining, Overloaded])
+@pytest.mark.parametrize("kind", [Draining])
 def test_who_may_come_back_is_told_when_in_both_units(kind: type[ProxyError], dialect: Dialect) -> None:
     status, headers, _ = answered(made(kind), dialect)
     assert status == 503

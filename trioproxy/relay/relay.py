@@ -32,6 +32,8 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     error: ProxyError | None = None
     try:
         with lifetime.traffic:
+            call.exchange.upstream = dispatcher.endpoint.name
+            call.exchange.attempts += 1
             attempt = await dispatcher.open(call.method, call.target, call.headers, call.body, lifetime.nursery)
             lifetime.stack.enter_context(attempt)
             _note_head(call, attempt)
@@ -89,8 +91,6 @@ def _stopped(reason: CancelReason) -> ProxyError:
 
 def _note_head(call: Call, attempt: Attempt) -> None:
     exchange = call.exchange
-    exchange.upstream = attempt.endpoint.name
-    exchange.attempts += 1
     exchange.head_at = attempt.answered
     origin_id = find(attempt.headers, b"x-request-id")
     if origin_id is not None:
