@@ -19,5 +19,5 @@ take, so the pump waits, so the origin's socket is not read, and TCP slows the o
 fault travels the same way as bytes: it is the last item through the channel.
 
 The rule: imports go only downward. The floors are: cli · bench, server · web · relay · upstream · telemetry, net ·
-wire · config · errors. `tests/house` holds them as a table and checks it.
+policy · wire · config · errors. `tests/house` holds them as a table and checks it.
 """

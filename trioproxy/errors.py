@@ -3,12 +3,16 @@
     ProxyError                        source      status  code
     ├── BadRequest                    downstream  400     invalid_body
     │   ├── InvalidPath               downstream  400     invalid_path
+    │   ├── InvalidKey                downstream  401     invalid_api_key
+    │   ├── ForeignOrigin             downstream  403     foreign_origin
     │   ├── UnknownPath               downstream  404     unknown_path
     │   ├── MethodNotAllowed          downstream  405     method_not_allowed
     │   ├── RequestTimeout            downstream  408     request_timeout
     │   ├── RequestTooLarge           downstream  413     request_too_large
     │   ├── UriTooLong                downstream  414     uri_too_long
+    │   ├── ForeignHost               downstream  421     foreign_host
     │   ├── HeadersTooLarge           downstream  431     headers_too_large
+    │   ├── CodingNotSupported        downstream  501     not_implemented
     │   └── VersionNotSupported       downstream  505     http_version_not_supported
     ├── ClientGone                    downstream  499     client_gone       (log only, nobody is left to read it)
     ├── UpstreamFault                 upstream            what the origin, or the way to it, did
@@ -20,7 +24,9 @@
     │   ├── UpstreamFirstContentTimeout upstream  504     upstream_first_content_timeout
     │   ├── UpstreamIdleTimeout       upstream    504     upstream_idle_timeout
     │   ├── UpstreamTotalTimeout      upstream    504     upstream_total_timeout
-    │   └── UpstreamTruncated         upstream    502     upstream_truncated
+    │   ├── UpstreamTruncated         upstream    502     upstream_truncated
+    │   └── UpstreamErrorInStream     upstream    502     upstream_error_in_stream
+    ├── Overloaded                    proxy       503     overloaded
     ├── Draining                      proxy       503     draining
     └── InternalError                 proxy       500     internal_error    (no detail but the request id)
 
@@ -52,12 +58,25 @@ class CancelReason(StrEnum):
     DRAIN = "drain"
 
 
+class Deadline(StrEnum):
+    """Which clock ended a request; reaches the log line and a metric."""
+
+    CONNECT = "connect"
+    HEAD = "head"
+    FIRST_CONTENT = "first_content"
+    IDLE = "idle"
+    TOTAL = "total"
+    CLIENT_STALL = "client_stall"
+    HEADER = "header"
+    BODY = "body"
+
+
 class ProxyError(Exception):
     """An error that a client can be told of, in the envelope of its dialect.
 
     `status` is the HTTP status used while no head went out, `type` the OpenAI error type, `code` the stable word from
-    the README's table, `param` the request's field to blame, `retry_after_s` seconds or None. The message is shown to
-    clients: it says what to do and holds nothing internal.
+    the README's table, `param` the request's field to blame, `retry_after_s` seconds or None, `deadline` the clock that
+    ran out if one did. The message is shown to clients: it says what to do and holds nothing internal.
     """
 
     source = Source.PROXY
@@ -66,6 +85,7 @@ class ProxyError(Exception):
     code = "internal_error"
     param: str | None = None
     retry_after_s: int | None = None
+    deadline: Deadline | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -85,6 +105,16 @@ class InvalidPath(BadRequest):
     code = "invalid_path"
 
 
+class InvalidKey(BadRequest):
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForeignOrigin(BadRequest):
+    status = 403
+    code = "foreign_origin"
+
+
 class UnknownPath(BadRequest):
     status = 404
     code = "unknown_path"
@@ -100,8 +130,14 @@ class MethodNotAllowed(BadRequest):
 
 
 class RequestTimeout(BadRequest):
+    """The request did not come in time: its whole time was over, or `deadline` says which other clock ran out."""
+
     status = 408
     code = "request_timeout"
+
+    def __init__(self, message: str, *, deadline: Deadline = Deadline.TOTAL) -> None:
+        super().__init__(message)
+        self.deadline = deadline
 
 
 class RequestTooLarge(BadRequest):
@@ -114,9 +150,19 @@ class UriTooLong(BadRequest):
     code = "uri_too_long"
 
 
+class ForeignHost(BadRequest):
+    status = 421
+    code = "foreign_host"
+
+
 class HeadersTooLarge(BadRequest):
     status = 431
     code = "headers_too_large"
+
+
+class CodingNotSupported(BadRequest):
+    status = 501
+    code = "not_implemented"
 
 
 class VersionNotSupported(BadRequest):
@@ -146,11 +192,13 @@ class UpstreamConnectFailed(UpstreamFault):
 class UpstreamConnectTimeout(UpstreamFault):
     status = 504
     code = "upstream_connect_timeout"
+    deadline = Deadline.CONNECT
 
 
 class UpstreamHeadTimeout(UpstreamFault):
     status = 504
     code = "upstream_head_timeout"
+    deadline = Deadline.HEAD
 
 
 class UpstreamDisconnected(UpstreamFault):
@@ -164,20 +212,50 @@ class UpstreamProtocolError(UpstreamFault):
 class UpstreamFirstContentTimeout(UpstreamFault):
     status = 504
     code = "upstream_first_content_timeout"
+    deadline = Deadline.FIRST_CONTENT
 
 
 class UpstreamIdleTimeout(UpstreamFault):
     status = 504
     code = "upstream_idle_timeout"
+    deadline = Deadline.IDLE
 
 
 class UpstreamTotalTimeout(UpstreamFault):
     status = 504
     code = "upstream_total_timeout"
+    deadline = Deadline.TOTAL
 
 
 class UpstreamTruncated(UpstreamFault):
     code = "upstream_truncated"
+
+
+class UpstreamErrorInStream(UpstreamFault):
+    """The origin's own error, where a stream stands in its place: with the words of the origin, as far as it has any.
+    The class keeps the code of our table, which is the one that is logged."""
+
+    code = "upstream_error_in_stream"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 502,
+        kind: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+        self.type = kind or self.type
+        self.code = code or self.code
+
+
+class Overloaded(ProxyError):
+    status = 503
+    code = "overloaded"
+    retry_after_s = 1
 
 
 class Draining(ProxyError):

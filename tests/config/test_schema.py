@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trioproxy.config import Config, Secret, Upstream, Wrong, load, split_bind
-from trioproxy.config.schema import Section
+from trioproxy.config.schema import Route, RouteDeadlines, Section
 
 EXAMPLE = Path(__file__).parents[2] / "conf" / "trioproxy.toml"
 URL = "https://api.openai.com/v1"
@@ -36,6 +42,7 @@ def refusal(section: str, **keys: object) -> str:
 def sections() -> dict[str, type[Section]]:
     models = {name: field.annotation for name, field in Config.model_fields.items()}
     models["upstream"] = Upstream
+    models["route"] = Route
     return models  # type: ignore[return-value]
 
 
@@ -51,17 +58,34 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "max_upload_bytes": 1024**3,
         "max_header_bytes": 64 * 1024,
         "keep_alive_s": 75,
+        "workers": 1,
+        "max_streams": 5_000,
+        "max_lag_s": None,
+        "max_memory_bytes": None,
+        "max_connections": 10_000,
+        "header_s": 10,
+        "body_idle_s": 30,
+        "half_close": "gone",
+        "trusted_proxies": (),
+        "tls": None,
     }
     assert list(config.deadlines.model_dump().values()) == [5, 600, 600, 300, 3600, 30]
-    assert config.stream.model_dump() == {"heartbeat_s": 15, "commit_after_s": 10, "end": "strict"}
-    assert (config.drain.timeout_s, config.telemetry.access_log) == (30, "-")
+    assert config.stream.model_dump() == {
+        "heartbeat_s": 15,
+        "commit_after_s": 10,
+        "commit_before_head_s": None,
+        "end": "strict",
+    }
+    assert config.route == ()
+    assert (config.drain.delay_s, config.drain.timeout_s, config.telemetry.access_log) == (0, 30, "-")
+    assert (config.admin.bind, config.admin.key) == ("127.0.0.1:9901", None)
     upstream = config.upstream[0]
     assert (upstream.name, upstream.dialect, dict(upstream.headers)) == ("api.openai.com", "openai", {})
     assert (upstream.api_key, upstream.proxy, upstream.ca_file) == (None, None, None)
 
 
 def test_every_key_has_one_sentence_that_describes_it() -> None:
-    models: list[type[Section]] = [Config, *sections().values()]
+    models: list[type[Section]] = [Config, RouteDeadlines, *sections().values()]
     for model in models:
         for key, field in model.model_fields.items():
             assert re.fullmatch(r"[A-Z].+\.", field.description or ""), key
@@ -72,14 +96,14 @@ def test_every_key_has_one_sentence_that_describes_it() -> None:
 def test_the_example_file_equals_the_defaults() -> None:
     given_there = tomllib.loads(EXAMPLE.read_text("utf-8"))
     for section, keys in given_there.items():
-        default = Config.model_fields[section].default.model_dump()
+        default = Config.model_fields[section].default.model_dump(exclude_none=True)
         assert keys == {key: list(value) if isinstance(value, tuple) else value for key, value in default.items()}
 
 
 def test_the_example_file_shows_every_key_and_no_other() -> None:
     shown = uncommented()
-    upstream = shown["upstream"].pop()
-    assert {section: set(keys) for section, keys in {**shown, "upstream": upstream}.items()} == {
+    upstream, route = shown["upstream"].pop(), shown["route"].pop()
+    assert {section: set(keys) for section, keys in {**shown, "upstream": upstream, "route": route}.items()} == {
         section: set(model.model_fields) for section, model in sections().items()
     }
 
@@ -92,10 +116,14 @@ def test_each_key_of_the_example_file_has_a_sentence_above_it() -> None:
 
 
 def test_the_example_file_loads_when_everything_in_it_is_taken_into_use(tmp_path: Path) -> None:
-    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    own = authority.issue_cert("proxy.test")
+    own.cert_chain_pems[0].write_to_path(str(tmp_path / "server.pem"))
+    own.private_key_pem.write_to_path(str(tmp_path / "server.key"))
     file = tmp_path / "trioproxy.toml"
     file.write_text(re.sub(r"(?m)^#(?=[^\s#])", "", EXAMPLE.read_text("utf-8")), "utf-8")
-    config = load(file, environ={"OPENAI_API_KEY": "sk-1", "GATEWAY_KEY": "g-1"})
+    config = load(file, environ={"OPENAI_API_KEY": "sk-1", "GATEWAY_KEY": "g-1", "PROXY_ADMIN_KEY": "a-1"})
     upstream = config.upstream[0]
     assert upstream.base_url == URL and upstream.ca_file == tmp_path / "ca.pem"
     assert upstream.api_key is not None and upstream.api_key.get_secret_value() == "sk-1"
@@ -303,3 +331,63 @@ def test_a_secret_may_be_given_to_a_model_directly() -> None:
 def test_any_number_of_upstreams_but_one_is_refused(count: int) -> None:
     with pytest.raises(ValidationError, match="expected"):
         Config.model_validate({"upstream": [{"base_url": URL}] * count})
+
+
+def test_a_certificate_and_its_key_must_belong_together(tmp_path: Path) -> None:
+    for name in ("own", "other"):
+        issued = trustme.CA().issue_cert("proxy.test")
+        issued.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+        issued.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+
+    def tls(cert: object, key: object) -> dict[str, object]:
+        return {"cert": cert, "key": key}
+
+    own, key, other = (str(tmp_path / name) for name in ("own.pem", "own.key", "other.key"))
+    given = config_with("server", tls=tls(own, key)).server.tls
+    assert given is not None and given.cert == tmp_path / "own.pem"
+    for pair in ((own, other), (own, own), (key, key)):
+        assert "the private key that belongs to it" in refusal("server", tls=tls(*pair))
+    assert "cannot be read (No such file" in refusal("server", tls=tls(own, str(tmp_path / "none.key")))
+    for wrong in ("", "a\0b", 5):
+        assert "is not a path" in refusal("server", tls=tls(wrong, key))
+
+
+def test_a_private_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("proxy.test")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "own.pem"))
+    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"sesame"))
+    (tmp_path / "own.key").write_bytes(sealed)
+    tls = {"cert": str(tmp_path / "own.pem"), "key": str(tmp_path / "own.key")}
+    assert "the private key that belongs to it" in refusal("server", tls=tls)
+
+
+def test_trusted_proxies_are_networks() -> None:
+    given = config_with("server", trusted_proxies=["10.0.0.0/8", "192.0.2.1", "fd00::/8"]).server.trusted_proxies
+    assert given == ("10.0.0.0/8", "192.0.2.1/32", "fd00::/8")
+    for wrong in ("10.0.0.1/8", "localhost", "", "10.0.0.0/33", 5):
+        assert 'such as "10.0.0.0/8"' in refusal("server", trusted_proxies=[wrong])
+
+
+def test_a_route_says_what_differs_and_the_rest_is_general() -> None:
+    config = Config.model_validate(
+        {
+            "upstream": [{"base_url": URL}],
+            "deadlines": {"idle_s": 7},
+            "route": [{"models": ["o1*"], "deadlines": {"total_s": 7200}}, {"models": ["*"]}],
+        }
+    )
+    first, second = config.route
+    assert first.models == ("o1*",)
+    assert first.deadlines.over(config.deadlines) == config.deadlines.model_copy(update={"total_s": 7200})
+    assert second.deadlines.over(config.deadlines) == config.deadlines
+
+
+def test_a_route_has_the_keys_of_the_deadlines() -> None:
+    assert list(RouteDeadlines.model_fields) == list(Config.model_fields["deadlines"].default.model_dump())
+
+
+@pytest.mark.parametrize("models", ["o1", [], [5], [""], ["x" * 201], None])
+def test_a_route_is_for_one_model_at_least(models: object) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({"upstream": [{"base_url": URL}], "route": [{"models": models}]})

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -125,12 +126,20 @@ class Answer:
 class HouseUnderTest:
     """A house with a scripted origin. `tasks` counts what the house and its origin have running."""
 
-    def __init__(self, nursery: trio.Nursery, script: Script, flags: Mapping[str, object], lockstep: bool) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        script: Script,
+        flags: Mapping[str, object],
+        lockstep: bool,
+        file: Path | None = None,
+    ) -> None:
         self._nursery = nursery
         self._lockstep = lockstep
         self.log = ListLog()
         self.origin = Origin(nursery, script, lockstep=lockstep)
-        config = load(flags={"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}, environ={})
+        flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
+        config = load(file, flags=flags, environ={})
         self.house = House(config, self.log, open_tcp=self.origin.open_tcp)
         self._serving: list[trio.CancelScope] = []
 
@@ -159,16 +168,19 @@ class HouseUnderTest:
 
 
 @asynccontextmanager
-async def open_house(script: Script, *, lockstep: bool = False, **flags: Any) -> AsyncIterator[HouseUnderTest]:
+async def open_house(
+    script: Script, *, lockstep: bool = False, file: Path | None = None, **flags: Any
+) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
 
     At the end, once the client has left and all is quiet, nothing may be left: no task, connection or live request.
-    Flags are configuration keys with `__` for the dot, for example `deadlines__idle_s=5`.
+    Flags are configuration keys with `__` for the dot, for example `deadlines__idle_s=5`; `file` is a configuration
+    file for what flags cannot say.
     """
     counter = TaskCounter()
     async with trio.open_nursery() as nursery:
         house = HouseUnderTest(
-            nursery, script, {key.replace("__", "."): value for key, value in flags.items()}, lockstep
+            nursery, script, {key.replace("__", "."): value for key, value in flags.items()}, lockstep, file
         )
         trio.lowlevel.add_instrument(counter)
         try:

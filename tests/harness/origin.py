@@ -89,6 +89,7 @@ class Origin:
     Attributes:
         visits: the connections so far.
         refuses: whether connections are refused.
+        is_unreachable: whether opening a connection goes on for ever.
     """
 
     def __init__(self, nursery: trio.Nursery, script: Script, *, lockstep: bool = False) -> None:
@@ -97,10 +98,13 @@ class Origin:
         self._pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
         self.visits: list[Visit] = []
         self.refuses = False
+        self.is_unreachable = False
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
         """Stands in for `upstream.connect.open_tcp`."""
         await trio.lowlevel.checkpoint()
+        if self.is_unreachable:
+            await trio.sleep_forever()
         if self.refuses:
             raise OSError("refused")
         ours, theirs = self._pair()

@@ -10,19 +10,26 @@ import trio.testing
 from tests.harness.counting import AtStep
 from tests.harness.house import Client, HouseUnderTest, open_house
 from tests.harness.origin import Script
+from trioproxy.errors import CancelReason
 
 Play = Callable[[Client], Awaitable[None]]
 CUTS = ("client", "origin", "server")
+DRAIN = "drain"
+"""Nobody is cut, but the requests under way are stopped, as at the end of a drain; the client reads on."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the origin does and what the client does, when nothing is cut."""
+    """What the origin does and what the client does, when nothing is cut. `lockstep` is a network that holds nothing:
+    a client that does not read stalls its sender. `drains` asks for a sweep with `DRAIN` too."""
 
     name: str
     origin: Script
     client: Play
     flags: tuple[tuple[str, Any], ...] = ()
+    lockstep: bool = False
+    refuses: bool = False
+    drains: bool = False
 
 
 @dataclass
@@ -40,11 +47,16 @@ def play(story: Story, cut: str, step: int) -> Outcome:
     instrument = AtStep(step)
 
     async def main() -> Outcome:
-        async with open_house(story.origin, **dict(story.flags)) as house:
+        async with open_house(story.origin, lockstep=story.lockstep, **dict(story.flags)) as house:
+            house.origin.refuses = story.refuses
             client = house.connect()
             with trio.CancelScope() as leaving:
 
                 def act() -> None:
+                    if cut == DRAIN:
+                        house.house.service.is_draining = True
+                        house.house.service.stop_all(CancelReason.DRAIN)
+                        return
                     leaving.cancel()
                     if cut == "client":
                         client.leave()

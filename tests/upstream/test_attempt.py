@@ -34,7 +34,7 @@ class Side:
         self.pool = Pool()
         self.net = net
         url = f"{scheme}://{HOST}/v1"
-        self.endpoint = Endpoint("name", url, pool=self.pool, connect_s=2, tls=tls, open_tcp=net.open_tcp)
+        self.endpoint = Endpoint("name", url, pool=self.pool, connect_s=5, tls=tls, open_tcp=net.open_tcp)
 
     async def open(
         self, nursery: trio.Nursery, body: bytes | AsyncIterator[bytes] = b"", head_s: float = 10, method: str = "POST"
@@ -42,7 +42,9 @@ class Side:
         length = (
             (b"content-length", b"%d" % len(body)) if isinstance(body, bytes) else (b"transfer-encoding", b"chunked")
         )
-        return await open_attempt(self.endpoint, method, b"/v1/x", [length], body, head_s=head_s, nursery=nursery)
+        return await open_attempt(
+            self.endpoint, method, b"/v1/x", [length], body, connect_s=2, head_s=head_s, nursery=nursery
+        )
 
 
 class Slow(AsyncIterator[bytes]):

@@ -1,5 +1,7 @@
 """Ways to an origin: straight, through an outbound proxy, with TLS; and every way in which they fail."""
 
+import errno
+import resource
 import socket
 import ssl
 from base64 import b64encode
@@ -13,8 +15,8 @@ import trustme
 from tests.harness.counting import AtStep
 from tests.harness.origin import Script, Visit
 from tests.harness.wires import HOST, PUNYCODE_HOST, is_closed, open_net, serve_tls, tls_client, tls_server
-from trioproxy.net.tcp import TcpStream, close_nowait
-from trioproxy.upstream.connect import Connector, open_tcp
+from trioproxy.net.tcp import PROBE_AFTER_S, TcpStream, close_nowait
+from trioproxy.upstream.connect import Connector, OutOfDescriptors, open_tcp
 from trioproxy.upstream.http1 import OriginConnection
 
 PROXY = httpx.URL("http://proxy.test:3128")
@@ -89,6 +91,42 @@ async def test_an_address_that_leads_nowhere_is_a_connect_error(error: Exception
     for proxy in (None, PROXY):
         words = await failure(Connector(tls=tls_client(), proxy=proxy, open_tcp=refuse))
         assert words == "the address cannot be resolved, or refuses the connection"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_want_of_a_socket_is_our_lack_and_not_the_origin_s_refusal(number: int) -> None:
+    async def exhausted(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        attempts = [OSError(errno.ECONNREFUSED, "refused"), OSError(number, "exhausted")]
+        raise OSError("all attempts to connect to x:80 failed") from ExceptionGroup("all", attempts)
+
+    async def at_once(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise OSError(number, "exhausted")
+
+    for way in (exhausted, at_once):
+        with pytest.raises(OutOfDescriptors):
+            await Connector(tls=None, open_tcp=way).open("http", "x", 80)
+
+
+async def test_trio_itself_tells_of_it_in_that_way() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # open ones stay open; there are more than three
+    try:
+        with pytest.raises(OutOfDescriptors):
+            await Connector(tls=None).open("http", "127.0.0.1", 9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_a_vanished_origin_is_noticed_but_one_may_take_its_time_with_an_upload() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        stream = await open_tcp("127.0.0.1", listening.getsockname()[1])
+        assert isinstance(stream, TcpStream)
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == PROBE_AFTER_S
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        stream.close_nowait()
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, ".", "x" * 300, "\udcff", "a\0b"])

@@ -25,13 +25,16 @@ async def test_a_request_goes_to_the_endpoint_within_its_time(autojump_clock: tr
         endpoint = Endpoint(
             "name", f"http://{HOST}/api", pool=Pool(), connect_s=5, headers=headers, open_tcp=net.open_tcp
         )
-        dispatcher = Dispatcher(endpoint, head_s=7)
-        with await dispatcher.open("POST", b"/v1/x?a=b", [(b"content-length", b"2")], b"{}", nursery) as attempt:
+        dispatcher = Dispatcher(endpoint)
+        length = (b"content-length", b"2")
+        with await dispatcher.open(
+            "POST", b"/v1/x?a=b", [length], b"{}", connect_s=5, head_s=7, nursery=nursery
+        ) as attempt:
             assert attempt.endpoint is endpoint
             assert attempt.take_whole() == b"hi"
         assert got == [
             b"POST /api/x?a=b HTTP/1.1\r\nhost: origin.test\r\ncontent-length: 2\r\nauthorization: Bearer own\r\n\r\n{}"
         ]
         with pytest.raises(UpstreamHeadTimeout):
-            await dispatcher.open("GET", b"/v1/y", [], b"", nursery)
+            await dispatcher.open("GET", b"/v1/y", [], b"", connect_s=5, head_s=7, nursery=nursery)
         assert trio.current_time() == pytest.approx(7)

@@ -5,6 +5,7 @@ import pytest
 
 from tests.harness.wires import LIBRARY_WORDS
 from trioproxy.errors import (
+    Overloaded,
     Source,
     UpstreamConnectFailed,
     UpstreamConnectTimeout,
@@ -13,6 +14,7 @@ from trioproxy.errors import (
     UpstreamProtocolError,
     UpstreamTruncated,
 )
+from trioproxy.upstream.connect import OutOfDescriptors
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
 
 BEFORE: list[tuple[type[httpx.TransportError], type[UpstreamFault], int]] = [
@@ -63,3 +65,9 @@ def test_a_failed_connection_says_at_which_step() -> None:
     """Its words are `upstream/connect`'s own."""
     made = fault_before_head(httpx.ConnectError("the origin's certificate is not trusted"), "origin")
     assert made.message == "Cannot connect to the upstream 'origin': the origin's certificate is not trusted."
+
+
+def test_our_own_lack_is_not_the_upstream_s_fault() -> None:
+    made = fault_before_head(OutOfDescriptors("[Errno 24] too many open files"), "origin")
+    assert type(made) is Overloaded and (made.status, made.source) == (503, Source.PROXY)
+    assert LIBRARY_WORDS.search(made.message) is None

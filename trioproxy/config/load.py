@@ -13,7 +13,8 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_origin
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -31,6 +32,7 @@ MAX_NAME_CHARACTERS: Final = 80
 Step = str | int
 
 _FROM_ENVIRONMENT_OF_UPSTREAM: Final = ("base_url", "api_key")
+_ONLY_IN_FILE: Final = "route"  # a list of tables, of which no flag or variable could name one
 _SHOWABLE_OF_UPSTREAM: Final = ("name", "dialect", "ca_file")
 # What Kubernetes sets by itself in every pod beside a Service called "trioproxy"; nobody typed it.
 _SERVICE_LINK = re.compile(r"TRIOPROXY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
@@ -84,6 +86,11 @@ def load(
     return config
 
 
+def environment_with(**changes: str) -> dict[str, str]:
+    """This process's environment with changes, for a process of ours."""
+    return {**os.environ, **changes}
+
+
 def _choose_file(file: Path | None, environ: Mapping[str, str], directory: Path) -> Path | None:
     if file is not None:
         return file
@@ -126,18 +133,31 @@ def _file_problem(path: Path, where: str, what: str, expected: str, found: str) 
 def _annotations() -> Iterator[tuple[str, tuple[Step, ...], Any]]:
     """Every key: dotted as in a flag, as a path into the tree, and its annotation."""
     for section, field in Config.model_fields.items():
-        model = Upstream if section == "upstream" else field.annotation
-        assert isinstance(model, type) and issubclass(model, BaseModel)
+        model = Upstream if section == "upstream" else _table(field.annotation)
+        assert model is not None
         for key, inner in model.model_fields.items():
             path: tuple[Step, ...] = ("upstream", 0, key) if model is Upstream else (section, key)
-            yield f"{section}.{key}", path, inner.annotation
+            nested = _table(inner.annotation)
+            if nested is None:
+                yield f"{section}.{key}", path, inner.annotation
+            else:
+                yield from (
+                    (f"{section}.{key}.{name}", (*path, name), one.annotation)
+                    for name, one in nested.model_fields.items()
+                )
+
+
+def _table(annotation: Any) -> type[BaseModel] | None:
+    """The model of a key that holds a table, which may be left out; None for any other key."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> list[_Given]:
     known = {
         PREFIX + dotted.upper().replace(".", "__"): (path, annotation)
         for dotted, path, annotation in _annotations()
-        if path[0] != "upstream" or path[-1] in _FROM_ENVIRONMENT_OF_UPSTREAM
+        if path[0] != _ONLY_IN_FILE and (path[0] != "upstream" or path[-1] in _FROM_ENVIRONMENT_OF_UPSTREAM)
     }
     given = []
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
@@ -150,7 +170,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> li
 
 
 def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_Given]:
-    known = {dotted: path for dotted, path, _ in _annotations()}
+    known = {dotted: path for dotted, path, _ in _annotations() if path[0] != _ONLY_IN_FILE}
     given = []
     for dotted, value in flags.items():
         if dotted not in known:
@@ -163,8 +183,11 @@ def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_G
 def _parsed(annotation: Any, text: str) -> object:
     """A variable's text as the type its key wants. What cannot be parsed stays text, which the schema then refuses."""
     try:
-        if annotation in (int, float):
-            return annotation(text)
+        for number in (int, float):
+            if annotation is number or (
+                get_origin(annotation) in (UnionType, Union) and number in get_args(annotation)
+            ):
+                return number(text)
         if get_origin(annotation) is tuple:
             listed = text.lstrip().startswith("[")
             return json.loads(text) if listed else [part.strip() for part in text.split(",") if part.strip()]
@@ -187,6 +210,10 @@ def _merged(table: Mapping[str, Any], given: Iterable[_Given]) -> dict[str, Any]
             target = entries[0] if isinstance(entries, list) else None
         else:
             target = tree.setdefault(section, {})
+        for step in one.path[1:-1]:
+            if isinstance(target, dict) and isinstance(step, str):
+                inner = target.get(step, {})
+                target[step] = target = dict(inner) if isinstance(inner, dict) else inner
         if isinstance(target, dict):  # Otherwise the file holds nonsense there, which is the problem to report.
             target[one.path[-1]] = one.value
     return tree
@@ -223,9 +250,10 @@ def _what(detail: ErrorDetails, path: tuple[Step, ...]) -> str:
     if isinstance(cause, Wrong):
         return str(cause)
     if detail["type"] == "extra_forbidden":
-        section = path[0] if len(path) > 1 else None
-        keys = [dotted.split(".") for dotted, _, _ in _annotations()]
-        return _unknown(str(path[-1]), [k for s, k in keys if s == section] or list(Config.model_fields), "key")
+        table = ".".join(step for step in path[:-1] if isinstance(step, str))
+        keys = [dotted.removeprefix(f"{table}.") for dotted, _, _ in _annotations() if dotted.startswith(f"{table}.")]
+        known = dict.fromkeys(key.partition(".")[0] for key in keys)
+        return _unknown(str(path[-1]), known or list(Config.model_fields), "key")
     hidden = path[0] == "upstream" and path[-1] not in _SHOWABLE_OF_UPSTREAM
     found = "nothing" if detail["type"] == "missing" else (kind_of if hidden else got)(detail["input"])
     if detail["type"] == "literal_error":
@@ -257,9 +285,17 @@ def show(config: Config) -> str:
         value = getattr(config, section)
         for model in value if isinstance(value, tuple) else (value,):
             head = f"[[{section}]]" if isinstance(value, tuple) else f"[{section}]"
-            lines = [f"{key} = {_toml(inner)}" for key, inner in model if inner is not None]
-            parts.append("\n".join([head, *lines]) + "\n")
+            given = {key: inner for key, inner in model if inner is not None}
+            tables = {key: inner for key, inner in given.items() if isinstance(inner, BaseModel)}
+            parts.append(_section(head, {key: inner for key, inner in given.items() if key not in tables}))
+            for key, table in tables.items():
+                if said := {name: inner for name, inner in table if inner is not None}:
+                    parts.append(_section(f"[{section}.{key}]", said))
     return "\n".join(parts)
+
+
+def _section(head: str, keys: Mapping[str, object]) -> str:
+    return "\n".join([head, *(f"{key} = {_toml(value)}" for key, value in keys.items())]) + "\n"
 
 
 def _toml(value: object, name: str = "") -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from trioproxy.config.secrets import (
     MAX_BYTES,
@@ -37,12 +37,16 @@ from trioproxy.config.secrets import (
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 MAX_SECONDS: Final = 1e9
+MAX_COUNT: Final = 1_000_000
+MAX_GLOB_CHARACTERS: Final = 200
+MAX_WORKERS: Final = 256
 
 _NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BIND = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
 _BASE_URL = 'a URL such as "https://api.openai.com/v1" (no user, query or fragment)'
+_MODEL = 'a model, or a glob such as "gpt-4*"'
 _PROXY_URL = 'a URL of the form "http://[user:password@]host:port"'
 
 
@@ -63,6 +67,25 @@ def _size(value: object) -> int:
         raise Wrong("is not a whole number", "bytes > 0", got(value))
     if not 0 < value <= MAX_BYTES:
         raise Wrong("is out of range", "bytes > 0", got(value))
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Wrong("is not a whole number", "a number > 0", got(value))
+    if not 0 < value <= MAX_COUNT:
+        raise Wrong("is out of range", "a number > 0", got(value))
+    return value
+
+
+def _workers(value: object) -> int | str:
+    expected = f'a number from 1 to {MAX_WORKERS}, or "auto" (one per core)'
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Wrong("is not a number of processes", expected, got(value))
+    if not 1 <= value <= MAX_WORKERS:
+        raise Wrong("is out of range", expected, got(value))
     return value
 
 
@@ -93,6 +116,20 @@ def _bind(value: object) -> str:
         raise Wrong("is not text", _BIND, got(value))
     split_bind(value)
     return value
+
+
+def _admin_bind(value: object) -> str:
+    return "off" if value == "off" else _bind(value)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bind_list(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -167,6 +204,30 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
+def _readable(value: object, info: ValidationInfo) -> Path:
+    expected = "the path of a PEM file"
+    if not isinstance(value, (str, Path)) or str(value) in ("", "."):
+        raise Wrong("is not a path", expected, got(value))
+    path = surroundings(info).directory / value
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise Wrong(f"cannot be read ({error.strerror})", expected, shortened(str(path))) from None
+    except ValueError:  # A NUL, or what cannot be encoded, in the path.
+        raise Wrong("is not a path", expected, shortened(str(path))) from None
+
+
+def _network(value: object) -> str:
+    expected = 'an address or a network such as "10.0.0.0/8"'
+    if not isinstance(value, str):
+        raise Wrong("is not text", expected, got(value))
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise Wrong("is not a network", expected, got(value)) from None
+
+
 def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
 
@@ -189,6 +250,26 @@ def _upstream_list(value: object) -> object:
     return value
 
 
+def _route_list(value: object) -> object:
+    if isinstance(value, dict):
+        raise Wrong("is one table", "[[route]], with two brackets on each side", "[route]")
+    return value
+
+
+def _glob(value: object) -> str:
+    if not isinstance(value, str):
+        raise Wrong("is not text", _MODEL, got(value))
+    if not 0 < len(value) <= MAX_GLOB_CHARACTERS:
+        raise Wrong("is empty or too long", _MODEL, got(value))
+    return value
+
+
+def _some_models(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise Wrong("is empty", f"at least one: {_MODEL}", "no model")
+    return value
+
+
 def one_upstream(value: tuple[object, ...]) -> tuple[object, ...]:
     """Refuses, as Wrong, any number of upstreams but one."""
     if not value:
@@ -201,7 +282,11 @@ def one_upstream(value: tuple[object, ...]) -> tuple[object, ...]:
 Seconds = Annotated[float, BeforeValidator(_positive_seconds)]
 SecondsFromZero = Annotated[float, BeforeValidator(lambda value: _seconds(value, "seconds >= 0", 0))]
 Size = Annotated[int, BeforeValidator(_size)]
+Count = Annotated[int, BeforeValidator(_count)]
+Glob = Annotated[str, BeforeValidator(_glob)]
 Bind = Annotated[str, BeforeValidator(_bind)]
+Network = Annotated[str, BeforeValidator(_network)]
+Readable = Annotated[Path, BeforeValidator(_readable)]
 ApiKey = Annotated[Secret, BeforeValidator(api_key)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 HeaderValue = Annotated[Secret, BeforeValidator(header_value)]
@@ -216,6 +301,23 @@ class Section(BaseModel):
     )
 
 
+class Tls(Section):
+    """`[server.tls]`: the certificate that the data address shows."""
+
+    cert: Readable = Field(description="PEM file of the certificate, and of those between it and its authority.")
+    key: Readable = Field(description="PEM file of the certificate's private key, without a password.")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "Tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.cert, self.key, password="")  # nobody is there to type one
+        except (OSError, ValueError):
+            found = f"{shortened(str(self.cert))} and {shortened(str(self.key))}"
+            raise Wrong("cannot be used", "a certificate and the private key that belongs to it", found) from None
+        return self
+
+
 class Server(Section):
     """`[server]`: the address clients talk to."""
 
@@ -226,6 +328,30 @@ class Server(Section):
     max_upload_bytes: Size = Field(default=1024 * MIB, description="Largest request body that is streamed, in bytes.")
     max_header_bytes: Size = Field(default=64 * KIB, description="Largest head of a request, in bytes.")
     keep_alive_s: Seconds = Field(default=75.0, description="How long an idle client connection stays, in seconds.")
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_workers)] = Field(
+        default=1, description="How many processes serve; auto is one per core."
+    )
+    max_streams: Count = Field(default=5_000, description="Requests under way at once, per worker; more get 503.")
+    max_lag_s: Seconds | None = Field(
+        default=None, description="New requests get 503 while the event loop is later than this, in seconds."
+    )
+    max_memory_bytes: Size | None = Field(
+        default=None, description="New requests get 503 while a worker's memory is above this, in bytes."
+    )
+    max_connections: Count = Field(
+        default=10_000, description="Client connections open at once, per worker; more get 503."
+    )
+    header_s: Seconds = Field(default=10.0, description="Time for the head of a request, TLS included, in seconds.")
+    body_idle_s: Seconds = Field(
+        default=30.0, description="How long a client that owes a body may send nothing, in seconds."
+    )
+    half_close: Literal["gone", "keep"] = Field(
+        default="gone", description="Is a client that has sent its end of file gone, or still reading (keep)."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), strict=False, description="Networks whose word is taken for the address of a client behind them."
+    )
+    tls: Tls | None = Field(default=None, description="The certificate; without one the address speaks plain HTTP.")
 
 
 class Deadlines(Section):
@@ -239,11 +365,42 @@ class Deadlines(Section):
     client_stall_s: Seconds = Field(default=30.0, description="How long a client may leave bytes unread, in seconds.")
 
 
+class RouteDeadlines(Section):
+    """`deadlines` of a route: those that differ from `[deadlines]`."""
+
+    connect_s: Seconds | None = Field(default=None, description="Time to connect to the upstream, in seconds.")
+    head_s: Seconds | None = Field(default=None, description="Time until the upstream's status, in seconds.")
+    first_content_s: Seconds | None = Field(default=None, description="Time until the first content, in seconds.")
+    idle_s: Seconds | None = Field(default=None, description="Longest gap between two events, in seconds.")
+    total_s: Seconds | None = Field(default=None, description="Longest life of a whole request, in seconds.")
+    client_stall_s: Seconds | None = Field(
+        default=None, description="How long a client may leave bytes of its answer unread, in seconds."
+    )
+
+    def over(self, general: Deadlines) -> Deadlines:
+        """These deadlines, and the general ones where nothing is said here."""
+        return general.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Route(Section):
+    """`[[route]]`: what holds for some models. The first that matches counts."""
+
+    models: Annotated[tuple[Glob, ...], AfterValidator(_some_models)] = Field(
+        strict=False, description="The models, as globs of * and ?; upper and lower case differ."
+    )
+    deadlines: RouteDeadlines = Field(
+        default=RouteDeadlines(), description="Any keys of [deadlines]; the others come from there."
+    )
+
+
 class Stream(Section):
     """`[stream]`: how a stream looks to the client."""
 
     heartbeat_s: Seconds = Field(default=15.0, description="Silence after which the client gets a comment, in seconds.")
     commit_after_s: Seconds = Field(default=10.0, description="How long the head waits for first content, in seconds.")
+    commit_before_head_s: Seconds | None = Field(
+        default=None, description="How long a stream's head waits for the upstream's own; off by default, in seconds."
+    )
     end: Literal["strict", "lenient"] = Field(
         default="strict", description="Is a stream without its terminal event a fault (strict) or not (lenient)."
     )
@@ -252,6 +409,9 @@ class Stream(Section):
 class Drain(Section):
     """`[drain]`: how the proxy stops."""
 
+    delay_s: SecondsFromZero = Field(
+        default=0.0, description="How long it goes on accepting at a stop, while /readyz says no, in seconds."
+    )
     timeout_s: SecondsFromZero = Field(
         default=30.0, description="How long open streams may go on at a stop, in seconds."
     )
@@ -299,6 +459,23 @@ class Telemetry(Section):
     )
 
 
+class Admin(Section):
+    """`[admin]`: the address operators talk to."""
+
+    bind: Annotated[str, BeforeValidator(_admin_bind)] = Field(
+        default="127.0.0.1:9901", description="Where metrics and resources are shown, HOST:PORT; off for nowhere."
+    )
+    key: Annotated[Secret, BeforeValidator(api_key)] | None = Field(
+        default=None, description="Reference to the key that it demands; needed off loopback."
+    )
+
+    @model_validator(mode="after")
+    def _has_key_off_loopback(self) -> "Admin":
+        if self.bind != "off" and self.key is None and not is_loopback(split_bind(self.bind)[0]):
+            raise Wrong("needs a key", 'admin.key, for example "env:PROXY_ADMIN_KEY"', f"{shortened(self.bind)} alone")
+        return self
+
+
 class Config(Section):
     """The whole configuration. Made by `load`; a value that got in here can be used without another look."""
 
@@ -309,4 +486,8 @@ class Config(Section):
     upstream: Annotated[tuple[Upstream, ...], BeforeValidator(_upstream_list), AfterValidator(one_upstream)] = Field(
         default=(), strict=False, validate_default=True, description="The origin; exactly one in this version."
     )
+    route: Annotated[tuple[Route, ...], BeforeValidator(_route_list)] = Field(
+        default=(), strict=False, description="What holds for some models."
+    )
+    admin: Admin = Field(default=Admin(), description="The address operators talk to.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What the proxy tells about itself.")

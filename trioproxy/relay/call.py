@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import trio
@@ -17,11 +18,15 @@ from trioproxy.wire.headers import Headers
 class Timing:
     """The relay's clocks, in seconds. What each means is in `conf/trioproxy.toml`."""
 
+    connect_s: float = 5.0
+    head_s: float = 600.0
     first_content_s: float = 600.0
     idle_s: float = 300.0
     total_s: float = 3600.0
+    client_stall_s: float = 30.0
     heartbeat_s: float = 15.0
     commit_after_s: float = 10.0
+    commit_before_head_s: float = inf
     is_strict: bool = True
 
 
@@ -46,18 +51,25 @@ class Lifetime:
         nursery: where the request's other tasks run; cancelling it is the end of the request.
         stack: what the request holds. Left when the nursery is, whatever happened.
         traffic: the scope round the work for the client. Cancelled, there is still time to tell the client why.
+        whole: the scope whose deadline is the end of the request's whole time. It is not round the work, but round
+            somebody's wait, who then stops the traffic.
         stopped: why `traffic` was cancelled, if it was.
         break_send: ends a send that is stuck, which nothing but the end of the connection can.
     """
 
-    __slots__ = ("break_send", "nursery", "stack", "stopped", "traffic")
+    __slots__ = ("break_send", "nursery", "stack", "stopped", "traffic", "whole")
 
     def __init__(self, nursery: trio.Nursery, stack: AsyncExitStack, break_send: Callable[[], None]) -> None:
         self.nursery = nursery
         self.stack = stack
         self.break_send = break_send
         self.traffic = trio.CancelScope()
+        self.whole = trio.CancelScope()
         self.stopped: CancelReason | None = None
+
+    def end_at(self, deadline: float) -> None:
+        """Set when the whole request has to be over, trio's clock."""
+        self.whole.deadline = deadline
 
     def stop(self, reason: CancelReason) -> None:
         """End the traffic; the request's own task then tells the client and ends. A client that takes no bytes at this
@@ -74,9 +86,14 @@ class Downstream(Protocol):
     `send` and `finish` wait until the client's side took the bytes; that is the back-pressure. They are not cut short
     by cancellation (half a piece would corrupt the stream), only by the client's stall deadline, and say nothing when
     the client is gone: the request is cancelled then.
+
+    Attributes:
+        has_head: something went out.
+        is_finished: the honest end went out; nothing can follow.
     """
 
     has_head: bool
+    is_finished: bool
 
     def head(self, status: int, headers: Headers) -> None:
         """Set the head; it goes out with the first bytes."""

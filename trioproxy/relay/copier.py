@@ -36,4 +36,4 @@ class Copier:
     async def break_off(self, error: ProxyError) -> None:
         """Let the answer end without an honest end; there is no place in such a body for words."""
         self._downstream.abort()
-        self._call.exchange.fail(error.code)
+        self._call.exchange.fail(error)

@@ -9,6 +9,7 @@ for it.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import trio
 
@@ -59,7 +60,7 @@ class Pump:
     """Reads one attempt into a channel. `follower` is None for an answer that is no event stream, or a compressed one.
 
     Attributes:
-        first_content_at: when the first content was read, trio's clock.
+        first_content_at: when a stream's first content was read, trio's clock.
         drained: set once the pump reads no more.
     """
 
@@ -67,8 +68,11 @@ class Pump:
         self._attempt = attempt
         self._follower = follower
         self._timing = timing
-        self._heard = trio.current_time()  # since when nothing that counts has come
+        self._heard = inf  # since when no event has come, less the time we waited for the client; inf before the first
+        self._read_at = 0.0
         self._events = 0
+        self._has_content = False
+        self._is_sooner = False  # the deadline has come nearer than the scope's
         self.first_content_at: float | None = None
         self.drained = trio.Event()
 
@@ -87,15 +91,16 @@ class Pump:
         while True:
             if waiting is not None:  # the clock fired while we waited for the client: that time is not the origin's
                 await channel.send(waiting)
-                self._heard = trio.current_time()
                 if waiting.is_last:
                     await self._drain()
                     return None
                 waiting = None
+                self._heard += trio.current_time() - self._read_at
             # One scope for many reads: it is not moved at each event (that costs more than all other bookkeeping of an
             # event), it looks when it fires and is set anew. Reads and hand-overs are atomic: nothing is lost by that.
+            self._is_sooner = False
             with trio.CancelScope(deadline=self._deadline()):
-                while True:
+                while not self._is_sooner:
                     try:
                         data = await self._attempt.read()
                     except UpstreamFault as fault:
@@ -108,15 +113,21 @@ class Pump:
                         await self._drain()
                         return None
                     waiting = None
-                    self._note_time()
+                    self._heard += trio.current_time() - self._read_at
             if waiting is None and trio.current_time() >= self._deadline():
                 return End(None if self._is_over else self._expired())
 
     def _follow(self, data: bytes) -> Piece:
+        self._read_at = trio.current_time()
         follower = self._follower
         if follower is None:
+            self._is_sooner = not self._has_content
+            self._has_content = True
+            self._heard = self._read_at
             return Piece(data)
         follower.framer.feed(data)
+        if follower.framer.events != self._events:
+            self._note_event(follower)
         return Piece(data, follower.framer.at_border, follower.watch.saw_done and follower.watch.ends_at_once)
 
     def _finish(self) -> End:
@@ -126,7 +137,6 @@ class Pump:
 
     async def _drain(self) -> None:
         """Behind the terminal: read the origin's end, so that its connection can be used again, but don't wait long."""
-        self._note_time()
         with trio.move_on_after(LINGER_S):
             try:
                 while await self._attempt.read():
@@ -138,22 +148,20 @@ class Pump:
     def _is_over(self) -> bool:
         return self._follower is not None and self._follower.watch.saw_done
 
-    def _note_time(self) -> None:
+    def _note_event(self, follower: Follower) -> None:
         """The time since the last event starts anew; comments and pieces of an unfinished event do not count."""
-        follower = self._follower
-        if follower is None:
-            self._heard = trio.current_time()
-        elif follower.framer.events != self._events:
-            self._events = follower.framer.events
-            self._heard = trio.current_time()
-            if self.first_content_at is None and follower.watch.saw_content:
-                self.first_content_at = self._heard
+        self._is_sooner = self._events == 0 or follower.watch.saw_done
+        self._events = follower.framer.events
+        self._heard = self._read_at
+        if not self._has_content and follower.watch.saw_content:
+            self._has_content = True
+            self.first_content_at = self._read_at
 
     def _deadline(self) -> float:
         if self._is_over:
             return self._heard + LINGER_S
         idle = self._heard + self._timing.idle_s
-        if self._follower is None or self.first_content_at is not None:
+        if self._has_content:
             return idle
         return min(self._attempt.started + self._timing.first_content_s, idle)
 

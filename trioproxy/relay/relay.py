@@ -2,9 +2,18 @@
 
 import trio
 
-from trioproxy.errors import CancelReason, Draining, InternalError, ProxyError, UpstreamTotalTimeout
+from trioproxy.errors import (
+    CancelReason,
+    Draining,
+    InternalError,
+    ProxyError,
+    UpstreamErrorInStream,
+    UpstreamTotalTimeout,
+)
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.copier import Copier
+from trioproxy.relay.heads import error_head, event_stream_head, plain_head
+from trioproxy.relay.opening import Opening
 from trioproxy.relay.pump import End, Follower, Piece, Pump
 from trioproxy.relay.shaper import ErrorInside, Shaper
 from trioproxy.telemetry.exchange import Exchange
@@ -12,15 +21,7 @@ from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
-from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream, to_client
-
-_EVENT_STREAM: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
-_NOT_IN_EVENT_STREAM = frozenset(name for name, _ in _EVENT_STREAM)
-_NOT_IN_ERROR = frozenset({b"content-type", b"cache-control", b"x-accel-buffering"})
+from trioproxy.wire.headers import find, is_encoded, is_event_stream
 
 
 async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream) -> None:
@@ -28,34 +29,31 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
 
     Raises nothing but a bug. If cancelled, the client is gone and what was opened is on the request's exit stack.
     """
-    answer: Shaper | Copier | None = None
+    opening = Opening(call, dispatcher, timing, lifetime, downstream)
+    answer: Opening | Shaper | Copier = opening
     error: ProxyError | None = None
     try:
         with lifetime.traffic:
-            call.exchange.upstream = dispatcher.endpoint.name
-            call.exchange.attempts += 1
-            attempt = await dispatcher.open(call.method, call.target, call.headers, call.body, lifetime.nursery)
-            lifetime.stack.enter_context(attempt)
-            _note_head(call, attempt)
+            attempt = await opening.run()
             if (whole := _whole(call, attempt)) is not None:
-                downstream.head(attempt.status, _head(call, attempt, length=b"%d" % len(whole)))
+                downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
                 await downstream.finish(whole)
                 return
             follower = _follower(call, attempt)
             pump = Pump(attempt, follower, timing)
             if follower is None:
                 answer = Copier(call, downstream)
-                headers = _head(call, attempt, length=find(attempt.headers, b"content-length"))
+                headers = plain_head(call.exchange, attempt, length=find(attempt.headers, b"content-length"))
             else:
-                answer = Shaper(call, attempt, follower, pump, downstream, timing)
-                headers = _event_stream_head(call, attempt)
+                answer = Shaper(call, attempt, follower, pump, downstream, timing, opening.quiet_since)
+                headers = event_stream_head(call.exchange, attempt)
             sender, receiver = trio.open_memory_channel[Piece | End](0)
             lifetime.nursery.start_soon(pump.run, sender)
             try:
                 await answer.run(receiver, attempt.status, headers)
             finally:
-                call.exchange.first_content_at = pump.first_content_at
                 if follower is not None:
+                    call.exchange.first_content_at = pump.first_content_at
                     call.exchange.events = follower.framer.events
     except ErrorInside as inside:
         await _answer_error_inside(call, attempt, downstream, inside.data)
@@ -63,9 +61,9 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
         error = fault
     if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
         error = _stopped(lifetime.stopped)
-    if error is None:
+    if error is None or downstream.is_finished:
         return
-    if answer is not None and downstream.has_head:
+    if downstream.has_head:
         await answer.break_off(error)
     else:
         await refuse(error, call.dialect, call.exchange, downstream)
@@ -74,7 +72,7 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
 async def refuse(error: ProxyError, dialect: Dialect, exchange: Exchange, downstream: Downstream) -> None:
     """Answer with an error, while no head went out."""
     status, headers, body = render.response(error, dialect, exchange.request_id)
-    exchange.fail(error.code)
+    exchange.fail(error)
     downstream.head(status, headers)
     await downstream.finish(body)
 
@@ -87,14 +85,6 @@ def _stopped(reason: CancelReason) -> ProxyError:
             return Draining("This server is going down; send the request again.")
         case _:
             return InternalError("The request was stopped.")
-
-
-def _note_head(call: Call, attempt: Attempt) -> None:
-    exchange = call.exchange
-    exchange.head_at = attempt.answered
-    origin_id = find(attempt.headers, b"x-request-id")
-    if origin_id is not None:
-        exchange.upstream_request_id = origin_id.decode("latin-1")
 
 
 def _whole(call: Call, attempt: Attempt) -> bytes | None:
@@ -118,36 +108,9 @@ def _follower(call: Call, attempt: Attempt) -> Follower | None:
     return Follower(call.dialect.watch())
 
 
-def _head(call: Call, attempt: Attempt, length: bytes | None) -> Headers:
-    headers = to_client(attempt.headers)
-    if length is not None:
-        headers.append((b"content-length", length))
-    return headers + _own_fields(call, attempt)
-
-
-def _event_stream_head(call: Call, attempt: Attempt) -> Headers:
-    kept = [header for header in to_client(attempt.headers) if header[0] not in _NOT_IN_EVENT_STREAM]
-    return kept + _EVENT_STREAM + _own_fields(call, attempt)
-
-
-def _own_fields(call: Call, attempt: Attempt) -> Headers:
-    own_id = call.exchange.request_id.encode("ascii")
-    origin_id = find(attempt.headers, b"x-request-id")
-    ids: Headers = [(b"x-request-id", own_id)]
-    if origin_id and origin_id != own_id:
-        ids = [(b"x-request-id", origin_id), (b"x-trioproxy-request-id", own_id)]
-    return [
-        *ids,
-        (b"x-trioproxy-upstream", attempt.endpoint.name.encode("ascii", "replace")),
-        (b"x-trioproxy-attempts", b"%d" % call.exchange.attempts),
-    ]
-
-
 async def _answer_error_inside(call: Call, attempt: Attempt, downstream: Downstream, data: bytes) -> None:
     """The origin said 200 and then sent an error: the client gets the error, with the status it stands for."""
     status = render.status_of(data)
-    kept = [header for header in to_client(attempt.headers) if header[0] not in _NOT_IN_ERROR]
-    kept += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
-    call.exchange.fail("upstream_error_in_stream")
-    downstream.head(status, kept + _own_fields(call, attempt))
+    call.exchange.fail(UpstreamErrorInStream("The first event is an error.", status=status))
+    downstream.head(status, error_head(call.exchange, attempt, len(data)))
     await downstream.finish(data)

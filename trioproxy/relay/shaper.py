@@ -37,7 +37,14 @@ class Shaper:
     """Writes one event stream to one client."""
 
     def __init__(
-        self, call: Call, attempt: Attempt, follower: Follower, pump: Pump, downstream: Downstream, timing: Timing
+        self,
+        call: Call,
+        attempt: Attempt,
+        follower: Follower,
+        pump: Pump,
+        downstream: Downstream,
+        timing: Timing,
+        quiet_since: float | None = None,
     ) -> None:
         self._call = call
         self._attempt = attempt
@@ -46,14 +53,16 @@ class Shaper:
         self._pump = pump
         self._downstream = downstream
         self._timing = timing
-        self._quiet_since = 0.0  # when the last bytes went out
+        self._quiet_since = quiet_since or 0.0  # when the last bytes went out
         self._at_border = True
 
     async def run(self, channel: Channel, status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
         told in band. Returns when the answer is over, honestly or not."""
-        item = await self._hold(channel)
-        self._downstream.head(status, headers)
+        item: Piece | End = Piece(b"", at_border=True)
+        if not self._downstream.has_head:
+            item = await self._hold(channel)
+            self._downstream.head(status, headers)
         if not isinstance(item, End):
             item = await self._flow(channel, item)
         if isinstance(item, End):
@@ -68,11 +77,7 @@ class Shaper:
         In the middle of an event that event is ended first: clients that drop what they cannot read then still see the
         error, and the others raise on the half event.
         """
-        line_end = self._framer.line_end
-        event = render.event(error, self._call.dialect, self._call.exchange.request_id, line_end)
-        await self._downstream.send(event if self._at_border else line_end + line_end + event)
-        self._downstream.abort()
-        self._call.exchange.fail(error.code)
+        await send_error_event(error, self._call, self._downstream, self._framer.line_end, self._at_border)
 
     async def _hold(self, channel: Channel) -> Piece | End:
         """Wait for the first event, so that an error in it can still become a status, but not for too long."""
@@ -102,9 +107,10 @@ class Shaper:
         downstream = self._downstream
         if item.is_last:
             return item
-        await downstream.send(item.data)
-        self._at_border = item.at_border
-        self._quiet_since = trio.current_time()
+        if item.data or not downstream.has_head:
+            await downstream.send(item.data)
+            self._at_border = item.at_border
+            self._quiet_since = trio.current_time()
         while True:
             # As in the pump: one scope for many pieces, which looks when it fires. A send is not cut short by it.
             with trio.CancelScope(deadline=self._quiet_since + self._timing.heartbeat_s):
@@ -124,10 +130,7 @@ class Shaper:
             return
         self._quiet_since = now
         if self._at_border and not self._framer.saw_id:
-            line_end = self._framer.line_end
-            is_old_go = _OLD_GO.match(self._call.user_agent) is not None
-            await self._downstream.send(b":" + line_end if is_old_go else b": keep-alive" + line_end + line_end)
-            self._call.exchange.heartbeats += 1
+            await send_heartbeat(self._call, self._downstream, self._framer.line_end)
 
     async def _end(self, end: End) -> None:
         if end.fault is not None:
@@ -143,3 +146,21 @@ class Shaper:
     def _truncated(self) -> UpstreamTruncated:
         name = self._attempt.endpoint.name
         return UpstreamTruncated(f"The upstream '{name}' ended its stream without the final event; it is incomplete.")
+
+
+async def send_heartbeat(call: Call, downstream: Downstream, line_end: bytes = b"\n") -> None:
+    """Write a comment; the stream has to stand at a border."""
+    is_old_go = _OLD_GO.match(call.user_agent) is not None
+    await downstream.send(b":" + line_end if is_old_go else b": keep-alive" + line_end + line_end)
+    call.exchange.heartbeats += 1
+
+
+async def send_error_event(
+    error: ProxyError, call: Call, downstream: Downstream, line_end: bytes = b"\n", at_border: bool = True
+) -> None:
+    """Write the dialect's error event, behind the end of an event that is under way, and let the connection end without
+    an honest end."""
+    event = render.event(error, call.dialect, call.exchange.request_id, line_end)
+    await downstream.send(event if at_border else line_end + line_end + event)
+    downstream.abort()
+    call.exchange.fail(error)

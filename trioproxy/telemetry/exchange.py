@@ -7,13 +7,20 @@ or a header's value other than the request ids.
 from dataclasses import dataclass, field
 from typing import Any
 
+from trioproxy.errors import CancelReason, Deadline, ProxyError
+
 MAX_WORD = 200
 """Longest client-given word (path, model) that is kept."""
+_DEADLINES: dict[str, Deadline] = {
+    CancelReason.TOTAL: Deadline.TOTAL,
+    CancelReason.CLIENT_STALLED: Deadline.CLIENT_STALL,
+}
 
 
 @dataclass(slots=True)
 class Exchange:
-    """One request. `outcome` is `finished`, `failed` (with `code`) or `cancelled` (with `reason`)."""
+    """One request. `outcome` is `finished`, `failed` (with `code`) or `cancelled` (with `reason`); `deadline` is the
+    clock that ended it, if one did."""
 
     request_id: str
     method: str
@@ -29,6 +36,7 @@ class Exchange:
     status: int = 0
     head_at: float | None = None
     first_content_at: float | None = None
+    gone_at: float | None = None
     ended: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
@@ -37,17 +45,21 @@ class Exchange:
     outcome: str = "finished"
     code: str | None = None
     reason: str | None = None
+    deadline: Deadline | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def fail(self, code: str) -> None:
-        """The request did not get what it asked for; `code` as in the README's table of errors."""
+    def fail(self, error: ProxyError) -> None:
+        """The request did not get what it asked for. The code is that of the error's class, as in the README's table:
+        an origin's own words, which an error may show, come from no closed set."""
         self.outcome = "failed"
-        self.code = code
+        self.code = type(error).code
+        self.deadline = error.deadline
 
     def cancel(self, reason: str) -> None:
         """The request was ended from outside; `reason` is a `CancelReason`."""
         self.outcome = "cancelled"
         self.reason = reason
+        self.deadline = _DEADLINES.get(reason)
 
     def line(self) -> dict[str, Any]:
         """The fields of the log line; times in milliseconds since accept, absent where they did not happen."""
@@ -62,6 +74,7 @@ class Exchange:
             "outcome": self.outcome,
             "code": self.code,
             "reason": self.reason,
+            "deadline": self.deadline,
             "client": self.client,
             "upstream": self.upstream,
             "upstream_request_id": self.upstream_request_id,

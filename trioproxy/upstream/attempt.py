@@ -12,9 +12,10 @@ import httpx
 import trio
 
 from trioproxy.errors import UpstreamHeadTimeout
+from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
-from trioproxy.upstream.transport import OriginBody
+from trioproxy.upstream.transport import SENT_AT_ONCE_BYTES, HeldBody, OriginBody
 from trioproxy.wire.headers import Headers
 
 
@@ -26,7 +27,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         started, answered: when the request began and when the head was here, trio's clock.
     """
 
-    __slots__ = ("_body", "answered", "endpoint", "headers", "started", "status")
+    __slots__ = ("_body", "_tally", "answered", "endpoint", "headers", "started", "status")
 
     def __init__(self, endpoint: Endpoint, response: httpx.Response, started: float) -> None:
         assert isinstance(response.stream, OriginBody)
@@ -36,11 +37,16 @@ class Attempt(AbstractContextManager["Attempt"]):
         self.status = response.status_code
         self._body = response.stream
         self.headers: Headers = self._body.connection.headers
+        self._tally: Tally | None = endpoint.attempts
+        self._tally.open_one()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._body.close_nowait()
+        if self._tally is not None:
+            self._tally.release_one()
+            self._tally = None
 
     def take_whole(self) -> bytes | None:
         """The whole body, if it came with the head; else None."""
@@ -55,7 +61,7 @@ class Attempt(AbstractContextManager["Attempt"]):
 
 
 class _WatchedBody(httpx.AsyncByteStream):
-    """A body that is streamed through: each piece that the origin takes restarts its time for the head."""
+    """A body that is sent in pieces: each one that the origin takes restarts its time for the head."""
 
     def __init__(self, source: AsyncIterator[bytes], head: trio.CancelScope, head_s: float) -> None:
         self._source = source
@@ -71,6 +77,14 @@ class _WatchedBody(httpx.AsyncByteStream):
         return piece
 
 
+def _stream(body: bytes | AsyncIterator[bytes], head: trio.CancelScope, head_s: float) -> httpx.AsyncByteStream:
+    if not isinstance(body, bytes):
+        return _WatchedBody(body, head, head_s)
+    if len(body) > SENT_AT_ONCE_BYTES:
+        return _WatchedBody(HeldBody(body), head, head_s)
+    return httpx.ByteStream(body)
+
+
 async def open_attempt(
     endpoint: Endpoint,
     method: str,
@@ -78,13 +92,15 @@ async def open_attempt(
     headers: Headers,
     body: bytes | AsyncIterator[bytes],
     *,
+    connect_s: float,
     head_s: float,
     nursery: trio.Nursery,
 ) -> Attempt:
-    """Send a request and wait for the origin's head, at most `head_s` seconds; redirects are answers like any other.
+    """Send a request and wait for the origin's head; redirects are answers like any other. A new connection may take
+    `connect_s` seconds, the head `head_s`, both from the start; each piece of a body in pieces restarts the head's.
 
-    Raises UpstreamFault, or what a streamed body's source raised. If cancelled, the connection is closed. The caller
-    puts the attempt on its exit stack before it awaits anything.
+    Raises UpstreamFault, Overloaded for want of a socket, or what a streamed body's source raised. If cancelled, the
+    connection is closed. The caller puts the attempt on its exit stack before it awaits anything.
     """
     started = trio.current_time()
     with trio.CancelScope(deadline=started + head_s) as scope:
@@ -92,8 +108,8 @@ async def open_attempt(
             method,
             endpoint.url,
             headers=endpoint.dress(headers),
-            stream=httpx.ByteStream(body) if isinstance(body, bytes) else _WatchedBody(body, scope, head_s),
-            extensions={"target": target, "timeout": {"connect": endpoint.connect_s}, "nursery": nursery},
+            stream=_stream(body, scope, head_s),
+            extensions={"target": target, "timeout": {"connect": connect_s}, "nursery": nursery},
         )
         try:
             return Attempt(endpoint, await endpoint.transport.handle_async_request(request), started)

@@ -1,12 +1,14 @@
 """Opening a connection to an origin: TCP (happy eyeballs), an outbound HTTP proxy by CONNECT, TLS.
 
-Raises httpx.ConnectError for whatever goes wrong; its message names the step, never a secret. If cancelled, also in the
+Raises httpx.ConnectError for whatever goes wrong; its message names the step, never a secret. What is our own lack and
+not the origin's doing is told apart: OutOfDescriptors. If cancelled, also in the
 middle of a TLS handshake, the socket is closed synchronously. SOCKS is not supported.
 
 Sources: RFC 9110 section 9.3.6 (CONNECT), RFC 7617 (Basic).
 """
 
 import base64
+import errno
 import re
 import socket
 import ssl
@@ -16,20 +18,34 @@ from urllib.parse import unquote_to_bytes
 import httpx
 import trio
 
-from trioproxy.net.tcp import TcpStream, close_nowait
+from trioproxy.net.tcp import TcpStream, close_nowait, guard_against_vanished_peers
 from trioproxy.upstream.http1 import OriginConnection
 
 OpenTcp = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """How a TCP connection is opened; tests put memory streams here."""
 
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _TUNNEL_IS_OPEN = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r]")
+
+
+class OutOfDescriptors(httpx.ConnectError):
+    """This process, or this machine, has no room for another socket; the origin was not even asked."""
 
 
 async def open_tcp(host: str, port: int) -> trio.abc.Stream:
     """A TCP connection, whichever of the host's addresses answers first."""
     stream = await trio.open_tcp_stream(host, port)
     taken = stream.socket
-    return TcpStream(socket.socket(taken.family, taken.type, taken.proto, fileno=taken.detach()))
+    plain = socket.socket(taken.family, taken.type, taken.proto, fileno=taken.detach())
+    guard_against_vanished_peers(plain, unacknowledged_s=None)
+    return TcpStream(plain)
+
+
+def _is_our_lack(error: BaseException | None) -> bool:
+    """Whether one of the attempts, as trio lists them behind its own error, failed for want of a socket."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_our_lack(one) for one in error.exceptions)
+    return isinstance(error, OSError) and (error.errno in _EXHAUSTED or _is_our_lack(error.__cause__))
 
 
 class Connector:
@@ -55,6 +71,8 @@ class Connector:
             else:
                 stream = await self._open_tcp(via.raw_host.decode("ascii"), via.port or 80)
         except (OSError, UnicodeError) as error:  # UnicodeError: no name that could be looked up
+            if _is_our_lack(error):
+                raise OutOfDescriptors("there is no room for another socket") from error
             raise httpx.ConnectError("the address cannot be resolved, or refuses the connection") from error
         try:
             if via is not None:

@@ -10,11 +10,10 @@ from trioproxy.wire.headers import Headers
 
 
 class Dispatcher:
-    """Opens the attempts of requests. `head_s` is how long an origin may take for its head, seconds."""
+    """Opens the attempts of requests."""
 
-    def __init__(self, endpoint: Endpoint, *, head_s: float) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.head_s = head_s
 
     async def open(
         self,
@@ -22,10 +21,20 @@ class Dispatcher:
         target: bytes,
         headers: Headers,
         body: bytes | AsyncIterator[bytes],
+        *,
+        connect_s: float,
+        head_s: float,
         nursery: trio.Nursery,
     ) -> Attempt:
-        """An origin that has answered. Raises UpstreamFault; see `open_attempt` for cancellation and ownership."""
+        """An origin that has answered. Raises UpstreamFault; see `open_attempt` for times, cancellation, ownership."""
         endpoint = self.endpoint
         return await open_attempt(
-            endpoint, method, endpoint.target(target), headers, body, head_s=self.head_s, nursery=nursery
+            endpoint,
+            method,
+            endpoint.target(target),
+            headers,
+            body,
+            connect_s=connect_s,
+            head_s=head_s,
+            nursery=nursery,
         )

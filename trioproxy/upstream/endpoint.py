@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import httpx
 
+from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.connect import Connector, OpenTcp, open_tcp
 from trioproxy.upstream.pool import Pool
 from trioproxy.upstream.transport import TrioTransport
@@ -16,7 +17,8 @@ _PREFIX = b"/v1"
 class Endpoint:
     """Where requests go. `base_url` ends with the path that stands for the proxy's `/v1`.
 
-    `connect_s` bounds a connection's opening. Secrets are in `headers` only, and never in a `repr`.
+    `connect_s` bounds the opening of a connection that no request asked for. Secrets are in `headers` only, and never
+    in a `repr`. `attempts` counts those that an answer came to.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Endpoint:
         self.url = httpx.URL(base_url)
         self.connect_s = connect_s
         self.host = self.url.netloc
+        self.attempts = Tally()
         self._path = self.url.raw_path.rstrip(b"/")
         self._headers = list(headers)
         self._replaced = frozenset(name for name, _ in headers)

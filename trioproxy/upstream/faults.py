@@ -3,6 +3,8 @@
 import httpx
 
 from trioproxy.errors import (
+    Overloaded,
+    ProxyError,
     UpstreamConnectFailed,
     UpstreamConnectTimeout,
     UpstreamDisconnected,
@@ -10,11 +12,14 @@ from trioproxy.errors import (
     UpstreamProtocolError,
     UpstreamTruncated,
 )
+from trioproxy.upstream.connect import OutOfDescriptors
 
 
-def fault_before_head(error: httpx.TransportError, upstream: str) -> UpstreamFault:
-    """What went wrong before the origin's head was here."""
+def fault_before_head(error: httpx.TransportError, upstream: str) -> ProxyError:
+    """What went wrong before the origin's head was here: an UpstreamFault, or Overloaded where it was our own lack."""
     match error:
+        case OutOfDescriptors():
+            return Overloaded("This server has no room for another connection; try again in a moment.")
         case httpx.ConnectTimeout():
             return UpstreamConnectTimeout(f"The upstream '{upstream}' could not be reached in time.")
         case httpx.ConnectError():

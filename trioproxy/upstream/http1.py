@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from trioproxy.net.tcp import TcpStream, close_nowait
+from trioproxy.telemetry.tally import Tally
 
 READ_BYTES = 16384
 MAX_HEAD_BYTES = 65536
@@ -36,6 +37,7 @@ class OriginConnection:
         status, headers: the answer's head; names are lower case. Valid once `read_head` has returned.
         is_complete: the whole answer has been received, by its own framing.
         idle_since, idle_limit_s: kept by the pool while the connection waits there.
+        tally: where its end is counted, once, if it is counted.
     """
 
     __slots__ = (
@@ -55,10 +57,12 @@ class OriginConnection:
         "is_complete",
         "status",
         "stream",
+        "tally",
     )
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
+        self.tally: Tally | None = None
         self.idle_since = 0.0
         self.idle_limit_s = 0.0
         self.begin("GET")
@@ -220,6 +224,9 @@ class OriginConnection:
     def close_nowait(self) -> None:
         """Close at once, synchronously: works inside a cancelled scope. Unread bytes make it a reset."""
         close_nowait(self.stream)
+        if self.tally is not None:
+            self.tally.release_one()
+            self.tally = None
 
 
 def _tls_is_readable(stream: trio.SSLStream[trio.abc.Stream]) -> bool:

@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import trio
 
+from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.http1 import OriginConnection
 
 Origin = tuple[str, str, int]
@@ -22,9 +23,13 @@ _TIMEOUT = re.compile(rb"timeout\s*=\s*(\d{1,5})")
 
 
 class Pool:
-    """The idle connections. Its `reap` belongs in the process nursery; without it they end at their next use."""
+    """The idle connections. Its `reap` belongs in the process nursery; without it they end at their next use.
+
+    `connections` counts all that were opened, waiting or not.
+    """
 
     def __init__(self) -> None:
+        self.connections = Tally()
         self._idle: dict[Origin, list[OriginConnection]] = defaultdict(list)
         self._has_idle = trio.Event()
 

@@ -24,7 +24,7 @@ from trioproxy.upstream.connect import Connector
 from trioproxy.upstream.http1 import OriginConnection
 from trioproxy.upstream.pool import Origin, Pool
 
-_SENT_AT_ONCE_BYTES = 65536
+SENT_AT_ONCE_BYTES = 65536
 _CHUNKED_END = b"0\r\n\r\n"
 _PORTS = {"http": 80, "https": 443}
 
@@ -35,7 +35,7 @@ class Spawner(Protocol):
     def start_soon(self, function: object, *arguments: object) -> None: ...
 
 
-class _HeldBody(AsyncIterator[bytes]):
+class HeldBody(AsyncIterator[bytes]):
     """A body that is in memory, in pieces, as TLS would hold the whole of it once more. httpx's own iterator is a
     generator, which an upload that ends early would leave to the garbage collector."""
 
@@ -44,7 +44,7 @@ class _HeldBody(AsyncIterator[bytes]):
         self._sent = 0
 
     async def __anext__(self) -> bytes:
-        piece = self._body[self._sent : self._sent + _SENT_AT_ONCE_BYTES]
+        piece = self._body[self._sent : self._sent + SENT_AT_ONCE_BYTES]
         if not piece:
             raise StopAsyncIteration
         self._sent += len(piece)
@@ -191,7 +191,10 @@ class TrioTransport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin, connect_s: float) -> OriginConnection:
         with trio.move_on_after(connect_s):
-            return await self._connector.open(*origin)
+            connection = await self._connector.open(*origin)
+            connection.tally = self._pool.connections
+            connection.tally.open_one()
+            return connection
         raise httpx.ConnectTimeout("the origin could not be reached in time")
 
     async def _send(self, request: httpx.Request, connection: OriginConnection) -> Upload | None:
@@ -200,10 +203,10 @@ class TrioTransport(httpx.AsyncBaseTransport):
         body: AsyncIterator[bytes]
         if isinstance(stream, httpx.ByteStream):
             held = b"".join(stream)
-            if len(held) <= _SENT_AT_ONCE_BYTES:
+            if len(held) <= SENT_AT_ONCE_BYTES:
                 await _send_and_read_on(connection, head + held)
                 return None
-            body = _HeldBody(held)
+            body = HeldBody(held)
         else:
             assert isinstance(stream, httpx.AsyncByteStream)
             body = aiter(stream)

@@ -24,7 +24,6 @@ class RequestBody(AsyncIterator[bytes]):
         self._max_bytes = 0
         self.content_length = content_length
         self.is_complete = False
-        self.is_awaited = False  # the whole of it is being waited for
 
     def limit(self, max_bytes: int) -> None:
         """Set how many bytes may come. Raises RequestTooLarge at once if more were declared."""
@@ -51,10 +50,8 @@ class RequestBody(AsyncIterator[bytes]):
 
     async def read(self, deadline: float) -> bytes:
         """The whole body. Raises RequestTimeout if it is not here at the deadline (trio's clock)."""
-        self.is_awaited = True
         with trio.move_on_at(deadline):
             pieces = [piece async for piece in self]
-            self.is_awaited = False
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         raise RequestTimeout("The request's body did not arrive in time.")
 
@@ -71,6 +68,7 @@ class ClientAnswer:
         self._head: Any = None
         self.is_sending = False
         self.has_head = False
+        self.is_finished = False
 
     def head(self, status: int, headers: Headers) -> None:
         self._head = {"type": "http.response.start", "status": status, "headers": headers}
@@ -80,6 +78,7 @@ class ClientAnswer:
         await self._write(data, more_body=True)
 
     async def finish(self, data: bytes = b"") -> None:
+        self.is_finished = True
         await self._write(data, more_body=False)
 
     def abort(self) -> None:

@@ -6,10 +6,9 @@ round a `yield`. A sibling watches for the client leaving from the first moment 
 pump.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from math import inf
 from secrets import token_hex
 from typing import Any
 
@@ -19,15 +18,16 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.datastructures import Headers
 
 from trioproxy.errors import CancelReason, ClientGone, InternalError, ProxyError
-from trioproxy.relay.call import Lifetime
+from trioproxy.relay.call import Lifetime, Timing
 from trioproxy.relay.relay import refuse
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.web.body import ClientAnswer, RequestBody
-from trioproxy.web.service import Service
+from trioproxy.web.service import Desk
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.forwarded import Network, client_address
 from trioproxy.wire.headers import Headers as HeaderList
-from trioproxy.wire.headers import find, valid_request_id
+from trioproxy.wire.headers import find, valid_request_id, whole_time_s
 from trioproxy.wire.target import dialect_of
 
 KEY = "trioproxy.incoming"
@@ -37,14 +37,27 @@ KEY = "trioproxy.incoming"
 class Incoming:
     """What a route is given: the request as the server got it, where its answer goes, its lifetime and its record."""
 
-    __slots__ = ("answer", "body", "dialect", "exchange", "headers", "lifetime", "method", "raw_path", "target")
+    __slots__ = (
+        "answer",
+        "body",
+        "departure",
+        "dialect",
+        "exchange",
+        "headers",
+        "lifetime",
+        "method",
+        "raw_path",
+        "target",
+    )
 
     lifetime: Lifetime
 
-    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(self, scope: Any, receive: Any, send: Any, trusted: Sequence[Network] = ()) -> None:
+        peer: str | None = (scope.get("client") or (None,))[0]
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.target: bytes = scope["extensions"]["trioproxy.target"]
+        self.departure: Any = scope["extensions"]["trioproxy.departure"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.dialect: Dialect = dialect_of(self.raw_path)
         self.exchange = Exchange(
@@ -52,11 +65,35 @@ class Incoming:
             method=self.method,
             path=self.raw_path.decode("ascii", "replace"),
             accepted=trio.current_time(),
-            client=(scope.get("client") or (None,))[0],
+            client=client_address(peer, self.headers, trusted) if peer is not None and trusted else peer,
             endpoint=self.dialect.value,
         )
         self.body = RequestBody(receive, find(self.headers, b"content-length"), self.exchange)
         self.answer = ClientAnswer(send, self.exchange)
+
+    def keep_to(self, timing: Timing) -> float:
+        """Set the request's clocks: the end of its whole time, which counts from accept and which the client may have
+        asked to come earlier, and how long the client may leave bytes unread. Returns that end, trio's clock. Raises
+        BadRequest for a wish that cannot be read."""
+        wanted_s = whole_time_s(self.headers)
+        ends = self.exchange.accepted + (timing.total_s if wanted_s is None else min(wanted_s, timing.total_s))
+        self.lifetime.end_at(ends)
+        self.departure.client_stall_s = timing.client_stall_s
+        return ends
+
+    async def reply(self, status: int, body: bytes, content_type: bytes = b"application/json") -> None:
+        """Answer in one piece that nobody keeps."""
+        self.answer.head(
+            status,
+            [
+                (b"content-type", content_type),
+                (b"content-length", b"%d" % len(body)),
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"x-request-id", self.exchange.request_id.encode("ascii")),
+            ],
+        )
+        await self.answer.finish(body)
 
     async def refuse(self, error: ProxyError) -> None:
         """Answer with an error; if an answer is under way already, cut it."""
@@ -64,7 +101,7 @@ class Incoming:
             self.exchange.cancel(CancelReason.CLIENT_GONE.value)
             return
         if self.answer.has_head:
-            self.exchange.fail(error.code)
+            self.exchange.fail(error)
             self.answer.abort()
         else:
             await refuse(error, self.dialect, self.exchange, self.answer)
@@ -83,15 +120,17 @@ class RequestConnection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Run the request to its end. The exit stack is left after the nursery, when its last task has ended."""
-        service: Service = self.app.service  # type: ignore[attr-defined]
+        service: Desk = self.app.service  # type: ignore[attr-defined]
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            departure: Any = self.scope["extensions"]["trioproxy.departure"]
-            incoming = Incoming(self.scope, receive, send)
-            lifetime = incoming.lifetime = Lifetime(nursery, stack, partial(_break_send, incoming.answer, departure))
+            incoming = Incoming(self.scope, receive, send, service.trusted_proxies)
+            lifetime = incoming.lifetime = Lifetime(
+                nursery, stack, partial(_break_send, incoming.answer, incoming.departure)
+            )
             self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
             stack.callback(self._record, service, incoming)
-            service.live.add(lifetime)
-            nursery.start_soon(self._watch, service, incoming, departure)
+            service.begin(lifetime)
+            lifetime.end_at(incoming.exchange.accepted + service.timing.total_s)
+            nursery.start_soon(self._watch, incoming)
             try:
                 response = await self.app.handle_request(self._request_for_quart())
                 assert isinstance(response, Answer)
@@ -116,26 +155,26 @@ class RequestConnection(TrioASGIHTTPConnection):
         )
 
     @staticmethod
-    async def _watch(service: Service, incoming: Incoming, departure: Any) -> None:
+    async def _watch(incoming: Incoming) -> None:
         """Cancel everything as soon as the client is gone; stop the traffic when the request's whole time is over."""
-        deadline = incoming.exchange.accepted + service.timing.total_s
-        while True:
-            with trio.move_on_at(deadline):
-                await departure.gone.wait()
-                incoming.exchange.cancel(departure.reason)
-                if not incoming.answer.has_head:
-                    incoming.exchange.status, incoming.exchange.code = ClientGone.status, ClientGone.code
-                incoming.lifetime.nursery.cancel_scope.cancel(reason=departure.reason)
-                return
-            deadline = inf
-            if not incoming.body.is_awaited:  # that has the same deadline, and an answer of its own
-                incoming.lifetime.stop(CancelReason.TOTAL)
+        lifetime, exchange, departure = incoming.lifetime, incoming.exchange, incoming.departure
+        with lifetime.whole:
+            await departure.gone.wait()
+        if lifetime.whole.cancelled_caught:
+            lifetime.stop(CancelReason.TOTAL)
+            await departure.gone.wait()
+        # Once the request was stopped it is we who break a send that is stuck.
+        reason = departure.reason if lifetime.stopped is None else lifetime.stopped.value
+        exchange.cancel(reason)
+        exchange.gone_at = trio.current_time()
+        if not incoming.answer.has_head:
+            exchange.status, exchange.code = ClientGone.status, ClientGone.code
+        lifetime.nursery.cancel_scope.cancel(reason=reason)
 
     @staticmethod
-    def _record(service: Service, incoming: Incoming) -> None:
-        service.live.discard(incoming.lifetime)
+    def _record(service: Desk, incoming: Incoming) -> None:
         incoming.exchange.ended = trio.current_time()
-        service.log.exchange(incoming.exchange)
+        service.end(incoming.lifetime, incoming.exchange)
 
 
 def _break_send(answer: ClientAnswer, departure: Any) -> None:

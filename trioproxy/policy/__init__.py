@@ -1,0 +1,1 @@
+"""Decisions that are a table or a state machine. PURE: no I/O, no clock."""

@@ -1,0 +1,53 @@
+"""The head of an answer: the origin's fields that a client gets, and our own beside them."""
+
+from trioproxy.telemetry.exchange import Exchange
+from trioproxy.upstream.attempt import Attempt
+from trioproxy.wire.headers import Headers, find, to_client
+
+_EVENT_STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+_REPLACED = frozenset(name for name, _ in _EVENT_STREAM)
+
+
+def plain_head(exchange: Exchange, attempt: Attempt, length: bytes | None) -> Headers:
+    """For an answer that is passed as it is; `length` is its declared one, None where the framing tells the end."""
+    headers = to_client(attempt.headers)
+    if length is not None:
+        headers.append((b"content-length", length))
+    return headers + _own_fields(exchange, attempt)
+
+
+def event_stream_head(exchange: Exchange, attempt: Attempt) -> Headers:
+    """For an event stream."""
+    return _kept(attempt) + _EVENT_STREAM + _own_fields(exchange, attempt)
+
+
+def early_head(exchange: Exchange) -> Headers:
+    """For an event stream whose origin has not answered yet."""
+    return _EVENT_STREAM + _own_fields(exchange, None)
+
+
+def error_head(exchange: Exchange, attempt: Attempt, length: int) -> Headers:
+    """For an error, as JSON, that stood inside an event stream."""
+    framing: Headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % length)]
+    return _kept(attempt) + framing + _own_fields(exchange, attempt)
+
+
+def _kept(attempt: Attempt) -> Headers:
+    return [header for header in to_client(attempt.headers) if header[0] not in _REPLACED]
+
+
+def _own_fields(exchange: Exchange, attempt: Attempt | None) -> Headers:
+    own_id = exchange.request_id.encode("ascii")
+    origin_id = find(attempt.headers, b"x-request-id") if attempt is not None else None
+    ids: Headers = [(b"x-request-id", own_id)]
+    if origin_id and origin_id != own_id:
+        ids = [(b"x-request-id", origin_id), (b"x-trioproxy-request-id", own_id)]
+    return [
+        *ids,
+        (b"x-trioproxy-upstream", (exchange.upstream or "").encode("ascii", "replace")),
+        (b"x-trioproxy-attempts", b"%d" % exchange.attempts),
+    ]

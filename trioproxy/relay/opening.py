@@ -1,0 +1,140 @@
+"""The opening: waits for the origin to answer and, if that is wanted, keeps the client company meanwhile.
+
+Usually the attempt is opened in the request's own task. With `commit_before_head_s` it is opened beside that task, in
+the request's nursery; once the origin has been silent for that long, the client gets a 200 head and heartbeats, so that
+no load balancer cuts a connection on which a model only thinks. The status is spent by that: whatever goes wrong
+afterwards is told in band.
+"""
+
+from math import inf
+
+import trio
+
+from trioproxy.errors import ProxyError, UpstreamFault, UpstreamProtocolError
+from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
+from trioproxy.relay.heads import early_head
+from trioproxy.relay.shaper import send_error_event, send_heartbeat
+from trioproxy.upstream.attempt import Attempt
+from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.wire import render
+from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.headers import find, is_encoded, is_event_stream
+
+MAX_ERROR_BYTES = 65536
+ERROR_BODY_S = 5.0
+"""How much of an origin's error is read, and for how long, where it cannot be passed on as it comes."""
+
+_STREAMED = frozenset({Dialect.CHAT, Dialect.COMPLETIONS, Dialect.RESPONSES, Dialect.MESSAGES})
+
+
+class Opening:
+    """The opening of one call's attempt.
+
+    Attributes:
+        quiet_since: when the client last got bytes, trio's clock; None while no head went out.
+    """
+
+    def __init__(
+        self, call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream
+    ) -> None:
+        self._call = call
+        self._dispatcher = dispatcher
+        self._timing = timing
+        self._lifetime = lifetime
+        self._downstream = downstream
+        self._scope = trio.CancelScope()
+        self._over = trio.Event()
+        self._attempt: Attempt | None = None
+        self._fault: ProxyError | None = None
+        self.quiet_since: float | None = None
+
+    async def run(self) -> Attempt:
+        """An origin that has answered, held by the request's exit stack. Raises UpstreamFault; once the head went out,
+        also for an answer that cannot follow that head. If cancelled, nothing goes on."""
+        exchange = self._call.exchange
+        exchange.upstream = self._dispatcher.endpoint.name
+        exchange.attempts += 1
+        is_stream = exchange.stream and self._call.dialect in _STREAMED
+        may_be_early = is_stream and self._timing.commit_before_head_s < inf
+        attempt = await (self._open_beside() if may_be_early else self._open())
+        exchange.head_at = attempt.answered
+        origin_id = find(attempt.headers, b"x-request-id")
+        if origin_id is not None:
+            exchange.upstream_request_id = origin_id.decode("latin-1")
+        if self._downstream.has_head:
+            await self._check(attempt)
+        return attempt
+
+    async def break_off(self, error: ProxyError) -> None:
+        """Tell the client, who has a head and at most comments behind it, why there will be no stream."""
+        await send_error_event(error, self._call, self._downstream)
+
+    async def _open(self) -> Attempt:
+        call = self._call
+        attempt = await self._dispatcher.open(
+            call.method,
+            call.target,
+            call.headers,
+            call.body,
+            connect_s=self._timing.connect_s,
+            head_s=self._timing.head_s,
+            nursery=self._lifetime.nursery,
+        )
+        return self._lifetime.stack.enter_context(attempt)
+
+    async def _open_beside(self) -> Attempt:
+        self._lifetime.nursery.start_soon(self._open_in_its_task)
+        try:
+            await self._keep_company()
+        finally:
+            self._scope.cancel()
+        if self._fault is not None:
+            raise self._fault
+        assert self._attempt is not None
+        return self._attempt
+
+    async def _open_in_its_task(self) -> None:
+        with self._scope:
+            try:
+                self._attempt = await self._open()
+            except ProxyError as fault:
+                self._fault = fault
+        self._over.set()
+
+    async def _keep_company(self) -> None:
+        """Wait until the origin has answered or failed; write heartbeats once that takes too long."""
+        wait_s = self._timing.commit_before_head_s
+        while True:
+            with trio.move_on_after(wait_s):
+                await self._over.wait()
+                return
+            if not self._downstream.has_head:
+                self._downstream.head(200, early_head(self._call.exchange))
+            await send_heartbeat(self._call, self._downstream)
+            self.quiet_since = trio.current_time()
+            wait_s = self._timing.heartbeat_s
+
+    async def _check(self, attempt: Attempt) -> None:
+        """Raise UpstreamFault for an answer that is not the event stream which the client's head announced."""
+        name = attempt.endpoint.name
+        if attempt.status >= 400:
+            raise render.error_in_stream(attempt.status, await _read_error(attempt), name)
+        if attempt.status >= 300 or not is_event_stream(attempt.headers):
+            raise UpstreamProtocolError(f"The upstream '{name}' was asked for a stream and answered without one.")
+        if is_encoded(attempt.headers):
+            raise UpstreamProtocolError(f"The upstream '{name}' compressed a stream that was to come as it is.")
+
+
+async def _read_error(attempt: Attempt) -> bytes:
+    """An error's body, or as much of it as comes in time."""
+    whole = attempt.take_whole()
+    if whole is not None:
+        return whole
+    body = b""
+    with trio.move_on_after(ERROR_BODY_S):
+        try:
+            while len(body) < MAX_ERROR_BYTES and (piece := await attempt.read()):
+                body += piece
+        except UpstreamFault:
+            pass  # its status is known, and that is told
+    return body
