@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast bench lock lint types clean
+.PHONY: help demo test fast bench chaos lock lint types clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -18,6 +18,7 @@ help:
 	echo "make test    format, lint, types, all tests: what CI runs"
 	echo "make fast    the same without the tests that need real sockets and processes"
 	echo "make bench   measure against a bare relay and the usual tutorial's (ARGS='--workload flat' for one of them)"
+	echo "make chaos   10,000 streams with random fates at both ends, and what must hold afterwards (ARGS='--seed 1')"
 	echo "make lock    renew requirements.lock"
 	echo "make clean   remove everything that these made"
 
@@ -46,6 +47,9 @@ bench: $(VENV)/.dev
 	command -v gcc >/dev/null || install_packages gcc libc6-dev
 	$(PYTHON) tests/load/compare.py --subject "trioproxy=8192:$(BENCH)" $(ARGS)
 
+chaos: $(VENV)/.dev
+	@exec $(PYTHON) -m tests.chaos.chaos $(ARGS)
+
 lock: $(VENV)/.dev
 	@echo "== requirements.lock"
 	{
@@ -62,10 +66,10 @@ clean:
 
 # Set-up.
 
-# A shell function that installs system packages: it tries with the lists that the machine has, then with fresh ones.
+# Shell functions that install system packages. They try with the lists that the machine has, then with fresh ones.
 define SYSTEM_PACKAGES
+as_root=""
 install_packages() {
-  local as_root=""
   if ! command -v apt-get >/dev/null; then
     echo "make: please install $$* (there is no apt-get here to do it)" >&2
     return 1
@@ -78,9 +82,16 @@ install_packages() {
     as_root=sudo
   fi
   echo "== installing system packages: $$*"
-  local apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq"
+  # Offline, systemd starts nothing that a package brings along.
+  local apt="$$as_root env DEBIAN_FRONTEND=noninteractive SYSTEMD_OFFLINE=1 apt-get -qq"
   $$apt install -y --no-install-recommends "$$@" >/dev/null 2>&1 ||
     { $$apt update && $$apt install -y --no-install-recommends "$$@" >/dev/null; }
+}
+# Where the program is wanted, and not the service of the same name: not now, and not after the next boot.
+install_program() {
+  ! PATH=$$PATH:/usr/sbin command -v "$$1" >/dev/null || return 0
+  install_packages "$$1"
+  $$as_root env SYSTEMD_OFFLINE=1 systemctl disable "$$1" >/dev/null 2>&1 || true # there may be no systemd
 }
 endef
 
@@ -118,4 +129,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.created
 	$(PIP) --editable '.[dev]'
 	# llama.cpp's server (xllamacpp) is linked to OpenMP, which a slim image lacks.
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || install_packages libgomp1
+	# The load balancers that tests/loopback starts, with the files of conf/.
+	install_program nginx
+	install_program haproxy
 	touch $(VENV)/.runtime $@

@@ -29,39 +29,54 @@ FLOORS: Final = {
     "upstream": 6,
     "net": 7,
     "telemetry": 7,
+    "policy": 8,
     "wire": 9,
     "config": 10,
     "errors": 11,
 }
 """Imports go only downward: to a larger number. Rooms of one floor do not see each other.
 
-Floors 4 (gate) and 8 (policy) are not built yet, nor are hub (6) and state (7)."""
+Floor 4 (gate) is not built yet, nor are hub (6) and state (7)."""
 
 ALONE: Final = {"bench"}
 """Rooms that import no other, though they could: a load generator shares no code path with what it measures."""
 
 DOORS: Final[dict[str, tuple[str, ...]]] = {
     # Packages. Each that is imported at all has a line here.
-    "h11": ("server.protocol", "bench"),
+    "h11": ("server.protocol", "server.strict", "bench"),
     "httptools": ("upstream",),
-    "httpx": ("upstream",),
+    "httpx": ("upstream", "cli.reload"),
     "hypercorn": ("server",),
-    "msgspec": ("wire", "web.probes"),
+    "msgspec": ("wire", "web.probes", "web.admin.app"),
     "pydantic": ("config",),
     "pydantic_core": ("config",),
     "quart": ("web",),
     "quart_trio": ("web",),
+    "prometheus_client": ("telemetry.metrics",),
     "structlog": ("telemetry", "server"),
     "trio": ("cli", "bench", "server", "web", "relay", "upstream", "net", "telemetry"),
     "typer": ("cli", "__main__"),
     "werkzeug": ("web",),
     # The standard library, where it does I/O or holds for the whole process.
-    "gc": ("server.run",),
+    "gc": ("server.worker",),
     "os.environ": ("config",),
-    "resource": ("server.run",),
-    "signal": ("server.run",),
-    "socket": ("net", "server.listener", "server.run", "upstream.connect", "cli.running", "bench"),
-    "ssl": ("upstream", "server.build", "config.schema"),
+    "pickle": ("server.crew", "server.worker"),
+    "resource": ("server.worker", "telemetry.load"),
+    "signal": ("server.worker", "server.crew", "server.supervisor"),
+    "socket": (
+        "net",
+        "server.admin",
+        "server.crew",
+        "server.listener",
+        "server.sockets",
+        "server.supervisor",
+        "server.worker",
+        "upstream.connect",
+        "cli.running",
+        "bench",
+    ),
+    "ssl": ("upstream", "net.tls", "server.build", "server.listener", "server.overload", "config.schema"),
+    "subprocess": ("server.crew",),
     "threading": ("telemetry.access_log",),
     "queue": ("telemetry.access_log",),
     # Nowhere: another event loop, another log, imports in disguise.
@@ -72,14 +87,13 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "logging": (),
     "multiprocessing": (),
     "requests": (),
-    "subprocess": (),
     "urllib.request": (),
 }
 """What is outside → the rooms or modules that may import it. A name stands for all that is below it."""
 
 NOT_PURE: Final = {"datetime", "io", "os", "pathlib", "random", "secrets", "sys", "tempfile", "time"}
-"""What `wire` and `errors` do without, beside all that has its door elsewhere: they know no clock and no file."""
-PURE: Final = {"wire", "errors"}
+"""What `policy`, `wire` and `errors` do without, beside all that has its door elsewhere: no clock, no file."""
+PURE: Final = {"policy", "wire", "errors"}
 
 BROAD: Final = {"server.barrier"}
 """Where everything may be caught. Elsewhere only to close something and raise again."""
@@ -315,7 +329,7 @@ BROKEN: Final = [
     ("no room", "relay.pump", "from trioproxy.utils import thing", "in no room"),
     ("a new room", "utils.things", "", "has no floor"),
     ("the house's page", "", "from trioproxy.cli.main import app", "own page"),
-    ("typer", "server.run", "import typer", "imports typer, whose door is cli"),
+    ("typer", "server.worker", "import typer", "imports typer, whose door is cli"),
     ("hypercorn", "web.app", "from hypercorn.config import Config", "imports hypercorn"),
     ("signal", "cli.serve", "from signal import SIGINT", "imports signal"),
     ("quart", "server.build", "import quart", "imports quart"),
@@ -329,7 +343,7 @@ BROKEN: Final = [
     ("asyncio", "relay.pump", "import asyncio.events", "imports asyncio, whose door is nowhere"),
     ("a part of a package", "cli.main", "from urllib import request", "imports urllib.request"),
     ("no door", "relay.pump", "import numpy", "numpy, which has no door"),
-    ("environment", "server.run", "import os\nos.environ['HOME']", "uses the environment"),
+    ("environment", "server.worker", "import os\nos.environ['HOME']", "uses the environment"),
     ("getenv", "upstream.pool", "import os\nos.getenv('HOME')", "uses the environment"),
     ("environment by name", "cli.main", "from os import environ", "imports os.environ"),
     ("hidden", "cli.main", "def f():\n    import json", "hides in f()"),

@@ -14,8 +14,11 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HOUSE: Final = ROOT / "trioproxy"
 TESTS: Final = ROOT / "tests"
 
-MIRRORED: Final = {"bench", "config", "net", "upstream", "wire"}
+MIRRORED: Final = {"bench", "config", "net", "policy", "upstream", "wire"}
 """Rooms of which every module has its own tests. The stories walk through the others; add a room when it is done."""
+
+ABOUT_OTHERS: Final = {"server/test_stock_hypercorn.py"}
+"""Tests of what a room has remedies for: they belong to no module of ours."""
 
 
 def is_mirror(test: str, module: str) -> bool:
@@ -71,7 +74,7 @@ def test_every_module_of_a_mirrored_room_has_tests() -> None:
 
 
 def test_every_test_of_a_room_has_its_module() -> None:
-    assert without_modules(HOUSE, TESTS) == []
+    assert set(without_modules(HOUSE, TESTS)) == ABOUT_OTHERS
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
+from urllib.request import urlopen
 
 START_S: Final = 20.0
 STOP_S: Final = 8.0
@@ -122,22 +123,77 @@ class Running:
         self.process.kill()
         self.wait()
 
+    def family(self) -> list[int]:
+        """The ids of this process and of every process below it: a supervisor serves by its children."""
+        return _family(self.pid)
+
     def memory_kib(self, field: str = "VmRSS") -> int:
-        """A line of /proc/PID/status; VmHWM is the largest that VmRSS ever was."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
-        assert found is not None
-        return int(found[1])
+        """A line of /proc/PID/status, summed over the family; VmHWM is the largest that VmRSS ever was."""
+        return sum(_memory_kib(pid, field) for pid in self.family())
 
     def open_files(self) -> int:
-        """How many file descriptors are open."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        """How many file descriptors are open in the family."""
+        return sum(len(_descriptors(pid)) for pid in self.family())
+
+    def open_sockets(self) -> int:
+        """How many of them are sockets."""
+        return sum(target.startswith("socket:") for pid in self.family() for target in _descriptors(pid))
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                found += _family(int(child))
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended, or one of its threads has
+    return found
+
+
+def _memory_kib(pid: int, field: str) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has ended
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found is not None else 0  # one that has ended and was not waited for has no such line
+
+
+def _descriptors(pid: int) -> list[str]:
+    """What each file descriptor of a process leads to."""
+    found = []
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                found.append(str(descriptor.readlink()))
+            except FileNotFoundError:
+                pass  # it was closed just now
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass  # the process has ended
+    return found
 
 
 class Server(Running):
     """A process that listens on 127.0.0.1."""
 
     port = 0
+
+    @property
+    def admin_url(self) -> str:
+        """Where a proxy's admin address is."""
+        port = json.loads(self.wait_for_text('"admin_port"', START_S))["admin_port"]
+        return f"http://127.0.0.1:{port}"
+
+    def resources(self) -> dict[str, Any]:
+        """What a proxy says is open, and who runs."""
+        with urlopen(f"{self.admin_url}/admin/resources", timeout=PATIENCE_S) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def worker_pids(self) -> list[int]:
+        """The ids of the processes below a supervisor, those of its current workers first."""
+        return self.family()[1:]
 
     @property
     def url(self) -> str:
@@ -154,6 +210,7 @@ def running(
     env: Mapping[str, str] | None = None,
     directory: Path | None = None,
     stdout: int | IO[bytes] = subprocess.PIPE,
+    own_group: bool = False,
 ) -> Iterator[Server]:
     """`trioproxy` with these arguments, in an empty directory unless one is given, without inherited configuration.
 
@@ -168,6 +225,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
+            process_group=0 if own_group else None,
         )
         server = Server(process)
         try:

@@ -10,7 +10,7 @@ import trio
 from tests.harness.house import ListLog
 from trioproxy.config import load
 from trioproxy.server.build import House
-from trioproxy.server.listener import bind
+from trioproxy.server.sockets import bind
 
 HEAD = b"POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n"
 

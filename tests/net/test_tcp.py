@@ -11,7 +11,15 @@ import trio
 import trio.testing
 
 from tests.harness.wires import loopback, tls_client
-from trioproxy.net.tcp import TcpStream, close_nowait
+from trioproxy.net.tcp import (
+    PROBE_AFTER_S,
+    PROBE_EVERY_S,
+    PROBES,
+    UNACKNOWLEDGED_S,
+    TcpStream,
+    close_nowait,
+    guard_against_vanished_peers,
+)
 
 
 @contextmanager
@@ -380,6 +388,53 @@ async def test_any_stream_is_closed_synchronously() -> None:
         await theirs.send_all(b"x")
     with pytest.raises(TypeError, match="_LockstepSendStream"):
         close_nowait(trio.testing.lockstep_stream_pair()[0].send_stream)  # type: ignore[arg-type]
+
+
+async def test_a_reset_is_told_from_an_end_of_file_also_behind_unread_bytes() -> None:
+    with connected() as (stream, peer):
+        assert not stream.was_reset()
+        peer.sendall(b"unread")
+        peer.shutdown(socket.SHUT_WR)
+        with trio.fail_after(5):
+            while not stream.peer_has_left():
+                await trio.lowlevel.checkpoint()
+        assert not stream.was_reset()
+        reset(peer)
+        with trio.fail_after(5):
+            while not stream.was_reset():
+                await trio.lowlevel.checkpoint()
+        stream.close_nowait()
+        assert stream.was_reset()
+
+
+def test_an_accepted_connection_inherits_the_guard_of_its_listening_socket() -> None:
+    with socket.socket() as listening:
+        guard_against_vanished_peers(listening)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with socket.create_connection(listening.getsockname()) as client, listening.accept()[0] as accepted:
+            assert guard_of(accepted) == (1, PROBE_AFTER_S, PROBE_EVERY_S, PROBES, 1000 * UNACKNOWLEDGED_S)
+            assert PROBE_AFTER_S + PROBES * PROBE_EVERY_S == UNACKNOWLEDGED_S == 60
+            assert guard_of(client)[0] == 0
+            guard_against_vanished_peers(client, unacknowledged_s=None)
+            assert guard_of(client) == (1, PROBE_AFTER_S, PROBE_EVERY_S, PROBES, 0)
+
+
+def guard_of(sock: socket.socket) -> tuple[int, ...]:
+    """Whether probes are sent, when, how often, how many, and the milliseconds that bytes may be on their way."""
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+    is_on = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    return (is_on, *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names))
+
+
+async def test_the_guard_also_ends_a_connection_whose_window_stays_shut() -> None:
+    """Why an origin is not guarded so, and why the limit must not be below the time that clients have."""
+    with connected() as (stream, _):
+        guard_against_vanished_peers(stream.socket, unacknowledged_s=0.4)
+        fill(stream)
+        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError, match="timed out"):
+            await stream.send_all(b"x" * 1_000_000)
+        assert stream.was_reset()
 
 
 async def test_nothing_is_left_to_the_garbage_collector(recwarn: pytest.WarningsRecorder) -> None:

@@ -1,7 +1,9 @@
 """What a request has received waits in order, and the client's departure overtakes it."""
 
+import pytest
 import trio
 
+from trioproxy.errors import RequestTimeout
 from trioproxy.server.inbox import Inbox
 
 
@@ -36,3 +38,22 @@ async def test_a_cancelled_receive_takes_nothing(autojump_clock: trio.testing.Mo
         await inbox.receive()
     await inbox.put(piece(b"kept"))
     assert (await inbox.receive())["body"] == b"kept"
+
+
+async def test_bytes_are_waited_for_only_so_long_and_only_while_some_are_owed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    inbox = Inbox(lambda: None, trio.lowlevel.checkpoint, patience_s=5)
+    await trio.sleep(60)  # nobody asks
+    await inbox.put(piece(b"ab"))
+    await inbox.receive()
+    for _ in range(2):
+        with pytest.raises(RequestTimeout):
+            await inbox.receive()
+    assert trio.current_time() == 65
+    inbox = Inbox(lambda: None, trio.lowlevel.checkpoint, patience_s=5)
+    await inbox.put(piece(b"ab", more=False))
+    await inbox.receive()
+    with trio.move_on_after(60) as waiting:
+        await inbox.receive()
+    assert waiting.cancelled_caught and inbox.fault is None

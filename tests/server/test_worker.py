@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from trioproxy.server.run import prepare_process
+from trioproxy.server.worker import prepare_process
 
 
 @pytest.fixture

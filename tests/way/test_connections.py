@@ -11,6 +11,8 @@ from tests.harness.origin import DONE, LAST_CHUNK, OK_STREAM, Visit, chunk, cont
 WORD = content("word")
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
+CHAT_PATH = "/v1/chat/completions"
+
 
 async def echo_models(visit: Visit) -> None:
     """Answers each request with the number of its turn."""
@@ -289,15 +291,44 @@ async def test_draining_lets_streams_finish_and_closes_idle_connections(
         await visit.send(LAST_CHUNK)
 
     async with open_house(slow) as house:
-        idle, busy = house.connect(), house.connect()
+        idle, busy, new, silent = house.connect(), house.connect(), house.connect(), house.connect()
+        await idle.send(b"GET /healthz HTTP/1.1\r\nhost: proxy\r\n\r\n")
+        assert (await idle.answer("GET")).headers.get("connection") is None
         await busy.post(CHAT)
         await trio.sleep(1)
-        await house.house.listener.drain()
+        await house.house.listener.end_after_answers()
+        house.house.listener.end_idle()
         assert await idle.read_raw() == b""
         assert trio.current_time() == pytest.approx(1)
+        await trio.sleep(0.5)  # its request was on the way when the server was told to go
+        await new.send(b"GET /healthz HTTP/1.1\r\nhost: proxy\r\n\r\n")
+        told = await new.answer("GET")
+        assert (told.status, told.headers["connection"]) == (200, "close")
+        assert await silent.read_raw() == b""
+        assert trio.current_time() == pytest.approx(2)
         answer = await busy.answer()
         assert answer.is_complete and answer.body.endswith(DONE)
+        assert answer.headers.get("connection") == "close"
         await house.house.listener.wait_empty()
 
 
-CHAT_PATH = "/v1/chat/completions"
+async def test_an_answer_that_began_before_the_drain_may_be_followed_by_one_more_request(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def slow(visit: Visit) -> None:
+        await visit.read_request()
+        await visit.send(OK_STREAM + chunk(WORD))
+        await trio.sleep(5)
+        await visit.send(chunk(DONE) + LAST_CHUNK)
+
+    async with open_house(slow) as house:
+        client = house.connect()
+        await client.post(CHAT)
+        await trio.sleep(1)
+        await house.house.listener.end_after_answers()
+        house.house.listener.end_idle()
+        assert (await client.answer()).is_complete
+        await trio.sleep(0.9)
+        await client.send(b"GET /healthz HTTP/1.1\r\nhost: proxy\r\n\r\n")
+        assert (await client.answer("GET")).headers["connection"] == "close"
+        assert await client.read_raw() == b""

@@ -8,27 +8,31 @@ import typer
 
 from trioproxy.bench.demo_model import WORDS
 from trioproxy.bench.demo_upstream import serve as serve_demo_upstream
-from trioproxy.cli.running import bind_or_fail, build_or_fail, load_or_fail, run, url_of
-from trioproxy.server.run import serve as serve_until_signal
+from trioproxy.cli.running import bind_or_fail, load_or_fail, run, supervisor_or_fail, url, url_of
+from trioproxy.config import load
 
 _BODY = '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 
 
 def demo(
     bind: Annotated[str, typer.Option(help="HOST:PORT of the proxy.")] = "127.0.0.1:8080",
+    admin_bind: Annotated[str | None, typer.Option(help="HOST:PORT for metrics and resources, or off.")] = None,
     access_log: Annotated[str, typer.Option(help="Where log lines go: -, off, or a file.")] = "-",
 ) -> None:
     """A proxy in front of a built-in simulated upstream: no key, no network."""
     upstream = bind_or_fail("127.0.0.1:0")  # found here, so that the proxy can be configured before anything runs
-    flags = {"upstream.base_url": f"{url_of(upstream)}/v1", "upstream.name": "demo", "server.bind": [bind]}
-    settings = load_or_fail(None, {**flags, "telemetry.access_log": access_log})
-    house = build_or_fail(settings)
-    listening = bind_or_fail(bind)
+    flags: dict[str, object] = {"upstream.base_url": f"{url_of(upstream)}/v1", "upstream.name": "demo"}
+    flags |= {"server.bind": [bind], "admin.bind": admin_bind, "telemetry.access_log": access_log}
+    load_again = partial(load, flags=flags)
+    supervisor = supervisor_or_fail(load_or_fail(None, flags), load_again)
+
+    def welcome() -> None:
+        typer.echo(_welcome(url(*supervisor.addresses[0]), supervisor.admin_address))
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve_demo_upstream, listening=upstream))
-            await serve_until_signal(house, [listening], on_ready=lambda: typer.echo(_welcome(url_of(listening))))
+            await supervisor.run(on_ready=welcome)
             nursery.cancel_scope.cancel()
 
     run(main)
@@ -51,15 +55,17 @@ def demo_upstream(
         pass
 
 
-def _welcome(url: str) -> str:
+def _welcome(base: str, admin: tuple[str, int] | None) -> str:
+    figures = f"  curl {url(*admin)}/metrics\n" if admin else ""
     return f"""
 Running, in front of a simulated upstream. Ctrl-C ends it.
 
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{_BODY}'
+  curl -N {base}/v1/chat/completions -H 'content-type: application/json' -d '{_BODY}'
 
   from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="any")
+  client = OpenAI(base_url="{base}/v1", api_key="any")
 
+{figures}
 The model's name chooses what the upstream does; `trioproxy demo-upstream --words` lists the words, for example:
   demo-i200  slow      demo-x5  dies after 5 events      demo-nodone  no [DONE]      demo-e429-r2  rate limited
 """

@@ -2,7 +2,7 @@
 
 import typer
 
-from trioproxy.cli import check, demo, serve
+from trioproxy.cli import check, demo, reload, serve
 
 app = typer.Typer(
     name="trioproxy",
@@ -13,5 +13,6 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(serve.serve)
+app.command()(reload.reload)
 app.command()(demo.demo_upstream)
 app.command()(check.check)

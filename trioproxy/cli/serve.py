@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from trioproxy.cli.running import bind_or_fail, build_or_fail, fail, load_or_fail, run
+from trioproxy.cli.running import fail, run, supervisor_or_fail
 from trioproxy.config import Config, load
-from trioproxy.errors import ConfigError
-from trioproxy.server.run import serve as serve_until_signal
+from trioproxy.errors import ConfigError, Problem
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Configuration file; without it $TRIOPROXY_CONFIG, ./trioproxy.toml.")
@@ -21,26 +20,38 @@ def serve(
         str | None, typer.Option(help="Base URL of the origin, for example https://api.openai.com/v1.")
     ] = None,
     bind: Annotated[str | None, typer.Option(help="HOST:PORT to listen on.")] = None,
+    admin_bind: Annotated[str | None, typer.Option(help="HOST:PORT for metrics and resources, or off.")] = None,
+    workers: Annotated[str | None, typer.Option(help="How many processes serve, or auto: one per core.")] = None,
     config: ConfigFile = None,
 ) -> None:
     """Relay requests to an upstream. Clients' own Authorization goes through unless the config names a key."""
-    flags: dict[str, object] = {}
-    if upstream is not None:
-        flags["upstream.base_url"] = upstream
-    if bind is not None:
-        flags["server.bind"] = [bind]
-    settings = load_or_fail(config, flags)
-    if upstream is not None and _is_another(config, settings):
-        fail("--upstream would send the configured upstream's api_key or headers to another host; change the file")
-    house = build_or_fail(settings)
-    sockets = [bind_or_fail(address) for address in settings.server.bind]
-    run(partial(serve_until_signal, house, sockets))
+    flags: dict[str, object] = {
+        "upstream.base_url": upstream,
+        "server.bind": None if bind is None else [bind],
+        "admin.bind": admin_bind,
+        "server.workers": int(workers) if workers is not None and workers.isdecimal() else workers,
+    }
+    load_again = partial(_load, config, flags)
+    try:
+        settings = load_again()
+    except ConfigError as error:
+        fail(str(error))
+    run(supervisor_or_fail(settings, load_again).run)
 
 
-def _is_another(config: Path | None, settings: Config) -> bool:
+def _load(file: Path | None, flags: dict[str, object]) -> Config:
+    """The configuration. Raises ConfigError, also if a flag would send a configured secret to another host."""
+    settings = load(file, flags=flags)
+    if flags["upstream.base_url"] is not None and _is_another(file, settings):
+        what = "would send the configured upstream's api_key or headers to another host; change the file"
+        raise ConfigError([Problem("command line", "--upstream", what)])
+    return settings
+
+
+def _is_another(file: Path | None, settings: Config) -> bool:
     """Whether an upstream was configured already, with secrets that are not meant for the one on the command line."""
     try:
-        configured = load(config).upstream[0]
+        configured = load(file).upstream[0]
     except ConfigError:
         return False
     return configured.holds_secrets and configured.base_url != settings.upstream[0].base_url

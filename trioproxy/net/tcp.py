@@ -21,7 +21,18 @@ import trio
 _CLOSED_BY_US = "this connection was closed"
 # tcp_info.tcpi_state, Linux's include/net/tcp_states.h: the states in which the peer has sent its FIN, or is gone.
 _LEFT_STATES = frozenset({7, 8, 9, 11})  # CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
+_CLOSE_STATE = 7
 _LINGER_NONE = struct.pack("ii", 1, 0)
+
+PROBE_AFTER_S = 30
+"""Silence after which the kernel asks whether a peer is still there. Below every load balancer's idle limit, so that
+their tables keep the connection too."""
+PROBE_EVERY_S = 10
+PROBES = 3
+"""So many probes without an answer, and the connection is broken: a minute after the peer was last heard."""
+UNACKNOWLEDGED_S = 60
+"""How long bytes may be on their way without a sign that they arrived. Probes are not sent while bytes are, and without
+this the kernel would repeat them for a quarter of an hour."""
 
 
 class TcpStream(trio.abc.HalfCloseableStream):
@@ -142,6 +153,18 @@ class TcpStream(trio.abc.HalfCloseableStream):
         except OSError:
             return True
 
+    def was_reset(self) -> bool:
+        """Whether the connection is broken, by a reset or because the peer has vanished; an end of file alone is not
+        enough. Linux only; elsewhere always False."""
+        if self._is_closed:
+            return True
+        if sys.platform != "linux":
+            return False
+        try:
+            return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_STATE
+        except OSError:
+            return True
+
     def _translated(self, error: OSError) -> Exception:
         if self._is_closed or error.errno == errno.EBADF:
             return trio.ClosedResourceError(_CLOSED_BY_US)
@@ -154,6 +177,24 @@ def _try_to_set(sock: socket.socket, level: int, option: int, value: int | bytes
         sock.setsockopt(level, option, value)
     except OSError:
         pass
+
+
+def guard_against_vanished_peers(sock: socket.socket, *, unacknowledged_s: float | None = UNACKNOWLEDGED_S) -> None:
+    """Let the kernel notice, within a minute or so, a peer that is gone without a FIN or a reset: a machine without
+    power, a cut cable, a table that forgot the connection. Waiting reads and writes then fail.
+
+    On Linux connections inherit this from their listening socket. `unacknowledged_s` None leaves out the limit for
+    bytes on their way: Linux also counts it against a peer that is alive and keeps its window shut, which is right for
+    clients, but not for an origin that has not come to an upload yet.
+    """
+    _try_to_set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform != "linux":
+        return
+    _try_to_set(sock, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
+    _try_to_set(sock, socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+    _try_to_set(sock, socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    if unacknowledged_s is not None:
+        _try_to_set(sock, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * unacknowledged_s))
 
 
 def close_nowait(stream: trio.abc.Stream, *, reset: bool = False) -> None:

@@ -1,16 +1,31 @@
 """The one place where the rooms are wired together, from a configuration."""
 
 import ssl
+from collections.abc import Iterator
+from ipaddress import ip_network
+from math import inf
+from pathlib import Path
+from typing import Any
 
-from trioproxy.config import Config, Upstream
+import trio
+
+from trioproxy.config import Config, Deadlines, Stream, Upstream
+from trioproxy.config.schema import Tls
+from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
+from trioproxy.server.connection import Limits
 from trioproxy.server.listener import Listener
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
+from trioproxy.telemetry.load import Load, resident_bytes
+from trioproxy.telemetry.metrics import Family, Metrics, state, states
+from trioproxy.telemetry.tally import Tally
+from trioproxy.telemetry.task_tree import task_tree
 from trioproxy.upstream.connect import OpenTcp, open_tcp
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
 from trioproxy.upstream.reachability import Reachability
+from trioproxy.web.admission import Admission
 from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
 from trioproxy.web.service import Service
@@ -36,29 +51,119 @@ class House:
             proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
             open_tcp=open_tcp,
         )
+        timings = _timings(config)
+        self.load = Load(max_lag_s=config.server.max_lag_s, max_memory_bytes=config.server.max_memory_bytes)
+        self.metrics = Metrics()
         self.service = Service(
-            dispatcher=Dispatcher(self.endpoint, head_s=config.deadlines.head_s),
+            dispatcher=Dispatcher(self.endpoint),
             reachability=Reachability(self.endpoint),
-            timing=Timing(
-                first_content_s=config.deadlines.first_content_s,
-                idle_s=config.deadlines.idle_s,
-                total_s=config.deadlines.total_s,
-                heartbeat_s=config.stream.heartbeat_s,
-                commit_after_s=config.stream.commit_after_s,
-                is_strict=config.stream.end == "strict",
-            ),
+            timing=timings.general,
+            timings=timings,
+            admission=Admission(max_streams=config.server.max_streams, load=self.load, metrics=self.metrics),
             log=log,
+            metrics=self.metrics,
             max_body_bytes=config.server.max_body_bytes,
             max_upload_bytes=config.server.max_upload_bytes,
+            trusted_proxies=tuple(ip_network(network) for network in config.server.trusted_proxies),
         )
         self.app = ProxyApp(self.service)
         self.listener = Listener(
             self.app,
-            max_header_bytes=config.server.max_header_bytes,
-            keep_alive_s=config.server.keep_alive_s,
-            client_stall_s=config.deadlines.client_stall_s,
+            limits_of(config),
             render_crash=render_crash,
+            tls=_own_tls(config.server.tls) if config.server.tls is not None else None,
         )
+
+    def answer(self, what: str) -> Any:
+        """Answer a question of the supervisor's: "metrics" or "resources"."""
+        return list(self._families()) if what == "metrics" else self._resources()
+
+    def _tallies(self) -> dict[str, Tally]:
+        return {
+            "client_connections": self.listener.tally,
+            "requests": self.service.requests,
+            "permits": self.service.admission.permits,
+            "attempts": self.endpoint.attempts,
+            "upstream_connections": self.pool.connections,
+        }
+
+    def _resources(self) -> dict[str, Any]:
+        tallies = self._tallies()
+        return {
+            "open": {name: tally.open for name, tally in tallies.items()},
+            "opened": {name: tally.opened for name, tally in tallies.items()},
+            "released": {name: tally.released for name, tally in tallies.items()},
+            "idle_upstream_connections": self.pool.idle_connections,
+            "file_descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            "memory_bytes": resident_bytes(),
+            "lag_s": round(self.load.lag_s, 4),
+            "crashes": self.listener.barrier.crashes,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "task_tree": task_tree(),
+        }
+
+    def _families(self) -> Iterator[Family]:
+        tallies = self._tallies()
+        yield from self.metrics.families()
+        opened = {name: float(tally.opened) for name, tally in tallies.items()}
+        released = {name: float(tally.released) for name, tally in tallies.items()}
+        yield states("trioproxy_opened", "What was opened, by kind.", opened, "resource", "counter")
+        yield states("trioproxy_released", "What was released again, by kind.", released, "resource", "counter")
+        streams = {self.endpoint.name: float(self.endpoint.attempts.open)}
+        yield states("trioproxy_streams_open", "Answers of upstreams that are being relayed.", streams, "upstream")
+        yield state("trioproxy_event_loop_lag_seconds", "How late the event loop was lately.", self.load.lag_s)
+        yield state("trioproxy_resident_memory_bytes", "Resident memory.", self.load.memory_bytes)
+        yield state("trioproxy_tasks", "Tasks that are alive.", trio.lowlevel.current_statistics().tasks_living)
+        yield state("trioproxy_crashes", "Crashes that were caught.", self.listener.barrier.crashes, "counter")
+        yield state("trioproxy_log_lines_dropped", "Log lines that were lost.", self.log.dropped, "counter")
+
+
+def limits_of(config: Config) -> Limits:
+    """What clients' connections may take."""
+    return Limits(
+        max_connections=config.server.max_connections,
+        max_header_bytes=config.server.max_header_bytes,
+        header_s=config.server.header_s,
+        body_idle_s=config.server.body_idle_s,
+        keep_alive_s=config.server.keep_alive_s,
+        client_stall_s=config.deadlines.client_stall_s,
+        keeps_half_open=config.server.half_close == "keep",
+    )
+
+
+def _own_tls(tls: Tls) -> ssl.SSLContext:
+    """How the data address speaks TLS. Raises OSError if the files are not what they were when they were checked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+def _timings(config: Config) -> Routes[Timing]:
+    """The clocks of each route, and those of all other requests."""
+    routes = [(route.models, route.deadlines.over(config.deadlines)) for route in config.route]
+    return Routes(
+        [(models, _timing(deadlines, config.stream)) for models, deadlines in routes],
+        _timing(config.deadlines, config.stream),
+    )
+
+
+def _timing(deadlines: Deadlines, stream: Stream) -> Timing:
+    early = stream.commit_before_head_s
+    return Timing(
+        connect_s=deadlines.connect_s,
+        head_s=deadlines.head_s,
+        first_content_s=deadlines.first_content_s,
+        idle_s=deadlines.idle_s,
+        total_s=deadlines.total_s,
+        client_stall_s=deadlines.client_stall_s,
+        heartbeat_s=stream.heartbeat_s,
+        commit_after_s=stream.commit_after_s,
+        commit_before_head_s=inf if early is None else early,
+        is_strict=stream.end == "strict",
+    )
 
 
 def _tls(upstream: Upstream) -> ssl.SSLContext | None:

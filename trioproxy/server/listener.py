@@ -2,21 +2,23 @@
 
 import errno
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 
-from trioproxy.net.tcp import TcpStream, close_nowait
+from trioproxy.net.tcp import UNACKNOWLEDGED_S, TcpStream, close_nowait, guard_against_vanished_peers
+from trioproxy.net.tls import accept_tls
 from trioproxy.server.barrier import CrashBarrier
-from trioproxy.server.connection import ClientConnection
+from trioproxy.server.connection import ClientConnection, Limits, Stop
+from trioproxy.server.overload import Burst, Overflow
+from trioproxy.telemetry.tally import Tally
 
-BACKLOG = 4096
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ABORTED = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO})
 _EXHAUSTED_PAUSE_S = 0.1
@@ -24,87 +26,100 @@ _EXHAUSTED_PAUSE_S = 0.1
 log = structlog.get_logger()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError, also if anybody listens there: never shares a port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0][4]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
 class Listener:
-    """Serves an app to every connection that comes in.
+    """Serves an app to every connection that comes in, up to a limit; over TLS if it is given a context.
 
     Attributes:
-        connections: those that are open.
+        connections: those that are open; `tally` counts all there ever were.
+        overflow: counts those that were turned away.
         barrier: counts the crashes that it caught.
     """
 
     def __init__(
         self,
         app: ASGIFramework,
+        limits: Limits,
         *,
-        max_header_bytes: int,
-        keep_alive_s: float,
-        client_stall_s: float,
         render_crash: Callable[..., tuple[int, list[tuple[bytes, bytes]], bytes]],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.connections: set[ClientConnection] = set()
         self._one_ended = trio.Event()
         self.barrier = CrashBarrier(render_crash)
         self._app = ASGIWrapper(app)
-        self._config = _hypercorn_config(max_header_bytes)
-        self._context = WorkerContext(None)
-        self._keep_alive_s = keep_alive_s
-        self._client_stall_s = client_stall_s
+        self._config = _hypercorn_config(limits.max_header_bytes)
+        self._stop = Stop(None)
+        self.tally = Tally()
+        self._limits = limits
+        self._tls = tls
+        self.overflow = Overflow()
+        self._full = Burst()
+        self._exhausted = Burst()
 
     async def accept(self, listening: socket.socket, nursery: trio.Nursery) -> None:
-        """Accept until cancelled; each connection is a task of `nursery`. Closes the socket when it leaves."""
+        """Accept until cancelled; each connection is a task of `nursery`. Closes the socket when it leaves, and takes
+        what waits in its queue first: the kernel would reset that."""
         with trio.socket.from_stdlib_socket(listening) as acceptor:
-            while True:
-                try:
-                    accepted, _ = await acceptor.accept()
-                except OSError as error:
-                    if error.errno in _EXHAUSTED:  # overload, not an error: those who wait are served when others end
-                        log.warning("no room for another connection", errno=errno.errorcode[error.errno])
-                        await trio.sleep(_EXHAUSTED_PAUSE_S)
-                    elif error.errno not in _ABORTED:
-                        raise
-                else:
-                    plain = socket.socket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
-                    nursery.start_soon(self.serve, TcpStream(plain))
+            try:
+                while True:
+                    try:
+                        accepted, _ = await acceptor.accept()
+                    except OSError as error:
+                        if error.errno in _EXHAUSTED:
+                            await self._wait_for_room(error)
+                        elif error.errno not in _ABORTED:
+                            raise
+                    else:
+                        plain = socket.socket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+                        self._begin(plain, nursery)
+            finally:
+                for plain in _waiting_in(listening):
+                    self._begin(plain, nursery)
+
+    async def _wait_for_room(self, error: OSError) -> None:
+        """No descriptor is left. That is overload and no error: those who wait are served when others end."""
+        if self._exhausted.is_new():
+            log.warning("no room for another connection", errno=errno.errorcode[error.errno or 0])
+        for connection in list(self.connections):
+            connection.make_room()
+        await trio.sleep(_EXHAUSTED_PAUSE_S)
+
+    def _begin(self, accepted: socket.socket, nursery: trio.Nursery) -> None:
+        if self._limits.client_stall_s > UNACKNOWLEDGED_S:  # the kernel shall not be less patient than we
+            guard_against_vanished_peers(accepted, unacknowledged_s=self._limits.client_stall_s)
+        nursery.start_soon(self.serve, TcpStream(accepted))
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        """Serve one connection, on any stream, to its end. Raises nothing."""
+        """Serve one connection, on any stream, to its end, or turn it away. Raises nothing."""
+        if len(self.connections) >= self._limits.max_connections:
+            if self._full.is_new():
+                log.warning("too many connections", limit=self._limits.max_connections)
+            await self.overflow.turn_away(stream, self._tls)
+            return
         connection = ClientConnection(
             self._app,
             self._config,
-            self._context,
-            stream,
+            self._stop,
+            stream if self._tls is None else accept_tls(stream, self._tls),
             barrier=self.barrier,
-            keep_alive_s=self._keep_alive_s,
-            client_stall_s=self._client_stall_s,
+            limits=self._limits,
         )
         self.connections.add(connection)
+        self.tally.open_one()
         try:
             await self.barrier.run_connection(connection.run, partial(close_nowait, stream))
         finally:
             self.connections.discard(connection)
+            self.tally.release_one()
             self._one_ended.set()
 
-    async def drain(self) -> None:
-        """Let connections end: idle ones now, the others with their answer. Returns at once."""
-        await self._context.terminated.set()
+    async def end_after_answers(self) -> None:
+        """Let each connection end with its next answer. Returns at once."""
+        await self._stop.terminated.set()
+
+    def end_idle(self) -> None:
+        """Close the connections that wait for a request, now and from now on."""
+        self._stop.closes_idle = True
         for connection in list(self.connections):
             connection.end_if_idle()
 
@@ -118,6 +133,15 @@ class Listener:
         while self.connections:
             self._one_ended = trio.Event()
             await self._one_ended.wait()
+
+
+def _waiting_in(listening: socket.socket) -> Iterator[socket.socket]:
+    """The connections in a listening socket's queue."""
+    while True:
+        try:
+            yield listening.accept()[0]
+        except OSError:  # none is left, or none can be taken
+            return
 
 
 def _hypercorn_config(max_header_bytes: int) -> HypercornConfig:

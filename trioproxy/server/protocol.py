@@ -3,6 +3,7 @@
 * Bytes behind a request (pipelining, or just a quick keep-alive client) do not stop the reader, so the client's
   departure stays visible; they wait, bounded, and are served in order after the answer.
 * No h2c: `Upgrade: h2c` is ignored and the HTTP/2 preface is refused; there is no way to another protocol's code.
+* Requests are read by `strict.StrictConnection`: what two readers could read in two ways is refused.
 * Body pieces are framed here instead of going through h11 one by one, the head waits for the first piece, and the last
   piece carries the end: an answer of known length is one write.
 * An answer that was not finished is cut: the connection ends without the chunked terminator, by a reset where only
@@ -27,18 +28,14 @@ from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.utils import suppress_body
 
-from trioproxy.errors import BadRequest, HeadersTooLarge, ProxyError, UriTooLong, VersionNotSupported
+from trioproxy.errors import BadRequest, Deadline, ProxyError, RequestTimeout
 from trioproxy.server.inbox import Inbox, Message
+from trioproxy.server.strict import StrictConnection
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
 
 MAX_WAITING_BYTES = 65536
 """How much may wait unread, of a body that the app does not take or behind a request, before reading stops."""
-
-MAX_TARGET_BYTES = 8192
-"""Longest request target (RFC 9112 section 3 recommends to take at least 8,000 bytes)."""
-
-_FIELD_BYTES = 4  # colon, space and line end of a header field
 
 log = structlog.get_logger()
 
@@ -46,27 +43,6 @@ log = structlog.get_logger()
 @lru_cache(maxsize=2)
 def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode("ascii")
-
-
-def _check(request: h11.Request, max_header_bytes: int) -> None:
-    """Refuse what h11 lets through: another protocol's preface, a large head that came in one piece, and a body whose
-    end two readers could see in different places (RFC 9112 section 6.1). Raises BadRequest."""
-    if len(request.target) > MAX_TARGET_BYTES:
-        raise UriTooLong("The request's URL is too long.")
-    if sum(len(name) + len(value) + _FIELD_BYTES for name, value in request.headers) > max_header_bytes:
-        raise HeadersTooLarge("The request's head is too large.")
-    if request.method == b"PRI":
-        raise VersionNotSupported("This is an HTTP/1.1 server; HTTP/2 is for the load balancer.")
-    names = [name for name, _ in request.headers]
-    if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
-        raise BadRequest("The length of the request's body is ambiguous: send content-length or transfer-encoding.")
-
-
-def _too_large(head: bytes) -> ProxyError:
-    """Which part of an unfinished head is too large: its first line, or the fields."""
-    if b"\n" not in head:
-        return UriTooLong("The request's URL is too long.")
-    return HeadersTooLarge("The request's head is too large.")
 
 
 class RequestStream(HTTPStream):
@@ -139,6 +115,7 @@ class Protocol(H11Protocol):
     Attributes:
         is_chunked: whether the answer under way has the chunked coding.
         is_behind: bytes of a next request wait for the current answer to end.
+        is_cut: the last answer was broken off.
     """
 
     connection: h11.Connection
@@ -152,11 +129,13 @@ class Protocol(H11Protocol):
         abort: Callable[[], None],
     ) -> None:
         super().__init__(*args)
+        self.connection = StrictConnection(self.config.h11_max_incomplete_size)
         self.write = write
         self._wake_reader = wake_reader
         self._abort = abort
         self.is_chunked = False
         self.is_behind = False
+        self.is_cut = False
 
     @property
     def has_room(self) -> bool:
@@ -164,6 +143,11 @@ class Protocol(H11Protocol):
         if self.stream is not None and self.stream.inbox.waiting_bytes >= MAX_WAITING_BYTES:
             return False
         return not self.is_behind or len(self.connection.trailing_data[0]) < MAX_WAITING_BYTES
+
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether a request is under way that has come to its end."""
+        return self.stream is not None and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE)
 
     async def serve_what_waits(self) -> None:
         """Go on with the bytes that stood behind the last request. Called by the reader after `recycle` woke it."""
@@ -176,16 +160,10 @@ class Protocol(H11Protocol):
             return
         try:
             await self._take_events()
-        except h11.RemoteProtocolError as error:
-            if error.error_status_hint == 431:
-                await self._refuse(_too_large(self.connection.trailing_data[0]))
-            elif self.stream is None:
-                await self._refuse(BadRequest("The request is not valid HTTP/1.1."))
-            else:  # a body that turns to nonsense: its request has an app, which answers, and a record of its own
-                self.stream.inbox.fail(BadRequest("The request's body is not valid HTTP/1.1."))
-                self.is_behind = True
+        except h11.RemoteProtocolError:
+            await self._give_up_request(BadRequest("The request is not valid HTTP/1.1."))
         except BadRequest as error:
-            await self._refuse(error)
+            await self._give_up_request(error)
 
     async def _take_events(self) -> None:
         while True:
@@ -195,7 +173,6 @@ class Protocol(H11Protocol):
                 return
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
-                _check(event, self.config.h11_max_incomplete_size)
                 await self._create_stream(event)
             elif event is h11.NEED_DATA or isinstance(event, h11.ConnectionClosed) or self.stream is None:
                 return
@@ -209,11 +186,31 @@ class Protocol(H11Protocol):
         if self.connection.they_are_waiting_for_100_continue:
             await self.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
 
+    async def give_up_head(self) -> None:
+        """The rest of a request's head does not come: say so, and close."""
+        await self._refuse(RequestTimeout("The request's head did not arrive in time.", deadline=Deadline.HEADER))
+
+    async def _give_up_request(self, error: BadRequest) -> None:
+        """What comes from the client makes no sense from here on. A body that turns to nonsense belongs to a request
+        that has an app, which answers, and a record of its own."""
+        if self.stream is None:
+            await self._refuse(error)
+        else:
+            self.stream.inbox.fail(error)
+            self.is_behind = True
+
     async def _refuse(self, error: ProxyError) -> None:
         """Answer a request that cannot be read and has no app, and close."""
         request_id = f"req_{token_hex(12)}"
         client = self.client[0] if self.client else None
-        log.info("request refused", request_id=request_id, status=error.status, code=error.code, client=client)
+        log.info(
+            "request refused",
+            request_id=request_id,
+            status=error.status,
+            code=error.code,
+            deadline=error.deadline,
+            client=client,
+        )
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status, headers, body = render.response(error, Dialect.OTHER, request_id)
             out = self.head(status, [*headers, (b"connection", b"close")]) + self.count(body) + self.end_of_message()
@@ -251,7 +248,8 @@ class Protocol(H11Protocol):
         """The bytes of an answer's head. h11 adds the framing that the client's version allows."""
         if not any(name == b"date" for name, _ in headers):
             headers = [*headers, (b"date", _date(int(time())))]
-        if self.context.terminated.is_set() or self.connection.their_state is h11.ERROR:
+        is_body_broken = self.stream is not None and self.stream.inbox.fault is not None
+        if self.context.terminated.is_set() or self.connection.their_state is h11.ERROR or is_body_broken:
             headers = [*headers, (b"connection", b"close")]
         data = self.connection.send(h11.Response(status_code=status, headers=headers))
         self.is_chunked = type(self.connection._writer).__name__ == "ChunkedWriter"
@@ -269,7 +267,7 @@ class Protocol(H11Protocol):
         """The answer is complete: be ready for the next request, or close. Nothing is awaited before the protocol is
         ready, so a client that is quicker than us finds it so."""
         self.stream = None
-        if self.context.terminated.is_set() or self.connection.their_state is not h11.DONE:
+        if self.connection.their_state is not h11.DONE:
             await self.send(Closed())
             return
         try:
@@ -284,6 +282,7 @@ class Protocol(H11Protocol):
     async def cut(self) -> None:
         """End the connection so that the answer cannot be taken for a complete one."""
         self.stream = None
+        self.is_cut = True
         if self.connection.our_state is h11.SEND_BODY and not self.is_chunked:
             self._abort()
         await self.send(Closed())

@@ -1,25 +1,60 @@
-"""The process's life: start, serve, and stop on a signal. Called by `cli`.
+"""A worker: the process that serves. Started by the supervisor, told by it what to do, gone when it is.
 
-One nursery owns everything that lives as long as the process: the listeners with their connections, the pool's reaper
-and whoever waits for signals.
+One nursery owns everything that lives as long as the process: the listeners with their connections, the pool's reaper,
+the load's watch and whoever takes orders. Signals are not for a worker: what is sent to the whole group (Ctrl-C,
+systemd, a container's stop) counts once, at the supervisor. If that one dies, the end of the link says so.
 """
 
+import base64
 import gc
+import pickle
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+import sys
+from collections.abc import Sequence
 
 import structlog
 import trio
 
 from trioproxy.errors import CancelReason
+from trioproxy.net.tcp import TcpStream
 from trioproxy.server.build import House
+from trioproxy.server.link import Link, Order, Orders
+from trioproxy.telemetry.access_log import AccessLog
 
-_GRACE_S = 1.0
+SUPERVISORS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+_GRACE_S = 0.4
 """How long connections get for their last words once their requests were stopped."""
+_LAST_LINES_S = 0.2
+"""How long the log gets to write what waits: a blocked pipe does not keep the process."""
 
 log = structlog.get_logger()
+
+
+def main() -> None:
+    """The process's whole life; its one argument is the number of the link's file descriptor."""
+    for number in SUPERVISORS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # blocked when we were started, so that none found us unready
+    trio.run(_serve_for_supervisor, socket.socket(fileno=int(sys.argv[1])))
+
+
+async def _serve_for_supervisor(end: socket.socket) -> None:
+    link = Link(TcpStream(end))
+    setup = await link.receive()
+    if setup is None:
+        return
+    # From our own parent, over a socket that nobody else has: it has checked the configuration, and file and
+    # environment may have changed since.
+    config = pickle.loads(base64.b64decode(setup["config"]))
+    prepare_process()
+    try:
+        house = House(config, AccessLog(config.telemetry.access_log))
+    except OSError as error:
+        await link.send({"failed": f"cannot start: {error}"})
+        return
+    await serve(house, [socket.socket(fileno=number) for number in setup["sockets"]], link)
 
 
 def prepare_process() -> None:
@@ -33,50 +68,80 @@ def prepare_process() -> None:
     gc.set_threshold(100_000, 50, 50)
 
 
-async def serve(house: House, sockets: Sequence[socket.socket], *, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGTERM or SIGINT and a drain, or until cancelled (then at once)."""
+async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> None:
+    """Serve until told to end, or until the supervisor is gone, and a drain; or until cancelled (then at once)."""
     house.log.start()
+    orders = Orders()
+    accepting = trio.CancelScope()
     try:
         async with trio.open_nursery() as nursery:
-            accepting = trio.CancelScope()
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                nursery.start_soon(house.pool.reap)
-                for listening in sockets:
-                    nursery.start_soon(_accept, house, listening, nursery, accepting)
-                    host, port = listening.getsockname()[:2]
-                    log.info("listening", host=host, port=port, upstream=house.endpoint.name)
-                on_ready()
-                await _wait_and_drain(house, signals, accepting)
+            nursery.start_soon(house.pool.reap)
+            nursery.start_soon(house.load.watch)
+            nursery.start_soon(_accept, house, sockets, nursery, accepting)
+            nursery.start_soon(_listen_to, link, house, orders, nursery)
+            await link.send({"ready": True})
+            await _drain_when_told(house, orders, accepting)
+            await link.send({"last": house.answer("metrics")})
             nursery.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
     finally:
         house.pool.close_nowait()
-        house.log.stop()
+        house.log.stop(_LAST_LINES_S)
 
 
-async def _accept(house: House, listening: socket.socket, nursery: trio.Nursery, accepting: trio.CancelScope) -> None:
+async def _accept(
+    house: House, sockets: Sequence[socket.socket], nursery: trio.Nursery, accepting: trio.CancelScope
+) -> None:
+    """Accept on every socket until `accepting` is cancelled; connections are tasks of `nursery` and go on."""
     with accepting:
-        await house.listener.accept(listening, nursery)
+        async with trio.open_nursery() as acceptors:
+            for listening in sockets:
+                acceptors.start_soon(house.listener.accept, listening, nursery)
 
 
-async def _wait_and_drain(house: House, signals: AsyncIterator[int], accepting: trio.CancelScope) -> None:
-    number = await anext(signals)
-    timeout_s = house.config.drain.timeout_s
-    log.info("draining", signal=signal.Signals(number).name, live=len(house.service.live), timeout_s=timeout_s)
-    house.service.is_draining = True
-    accepting.cancel(reason=CancelReason.DRAIN.value)
-    await house.listener.drain()
-    with trio.move_on_after(timeout_s):
+async def _listen_to(link: Link, house: House, orders: Orders, nursery: trio.Nursery) -> None:
+    """Take orders and answer questions, until the supervisor is gone: nobody is left to serve for then."""
+    while (message := await link.receive()) is not None:
+        if "order" in message:
+            orders.give(Order(message["order"]))
+        else:
+            answer = {"answer": message["number"], "value": house.answer(message["ask"])}
+            nursery.start_soon(link.send, answer)
+    orders.is_orphan = True
+    orders.give(Order.DRAIN)
+
+
+async def _drain_when_told(house: House, orders: Orders, accepting: trio.CancelScope) -> None:
+    """Wait for an order to end, and end: quickly or not, as the order says."""
+    order = await orders.wait_for(Order.RETIRE)
+    drain, listener = house.config.drain, house.listener
+    log.info(order.name.lower(), live=len(house.service.live), timeout_s=drain.timeout_s)
+    delay_s = drain.delay_s if order is Order.DRAIN and not orders.is_orphan else 0.0
+    with trio.move_on_after(delay_s + drain.timeout_s) as time_for_streams:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            await house.listener.wait_empty()
+            nursery.start_soon(_obey_stricter, house, orders, order, time_for_streams)
+            await listener.end_after_answers()
+            if delay_s:
+                await trio.sleep(delay_s)
+            accepting.cancel(reason=CancelReason.DRAIN.value)
+            if order is not Order.RETIRE:
+                listener.end_idle()
+            await listener.wait_empty()
             nursery.cancel_scope.cancel()
     house.service.stop_all(CancelReason.DRAIN)
     with trio.move_on_after(_GRACE_S):
-        await house.listener.wait_empty()
-    house.listener.abort_all()
-    log.info("stopped", crashes=house.listener.barrier.crashes)
+        await listener.wait_empty()
+    listener.abort_all()
+    log.info("stopped", crashes=listener.barrier.crashes)
 
 
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel(reason="a second signal")
+async def _obey_stricter(house: House, orders: Orders, first: Order, time_for_streams: trio.CancelScope) -> None:
+    await orders.wait_for(Order.DRAIN)
+    house.service.is_draining = True
+    if first is Order.RETIRE:
+        house.listener.end_idle()
+    await orders.wait_for(Order.STOP)
+    time_for_streams.cancel(reason="told to stop at once")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,8 @@ from trioproxy.telemetry.exchange import Exchange
 
 MAX_WAITING_LINES = 10_000
 _BATCH_LINES = 500
+_ATOMIC_BYTES = 4096
+"""Whole lines of so many bytes are written at once (PIPE_BUF): several processes write into the same pipe."""
 _STOP: dict[str, Any] = {}
 _STDOUT = 1
 _to_json = structlog.processors.JSONRenderer()
@@ -37,8 +39,8 @@ class AccessLog:
         self._is_off = target == "off"
         self._queue: Queue[dict[str, Any]] = Queue(MAX_WAITING_LINES)
         # No file object: its buffer would keep what could not be written, and fail with it again and again.
-        is_file = target not in ("-", "off")
-        self._fd = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if is_file else _STDOUT
+        self._file = None if target in ("-", "off") else target
+        self._fd = _STDOUT if self._file is None else _open(self._file)
         self._is_in_line = False
         self._thread = threading.Thread(target=self._write_forever, name="access-log", daemon=True)
 
@@ -59,6 +61,13 @@ class AccessLog:
             self._queue.put_nowait({"time": time(), "event": event, **fields})
         except Full:
             self.dropped += 1
+
+    def reopen(self) -> None:
+        """Open the file anew, for one that was moved away. Raises OSError; then it goes on with the old one."""
+        if self._file is not None:
+            new = _open(self._file)
+            os.dup2(new, self._fd)
+            os.close(new)
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """Write what waits, at most for `timeout_s` seconds: a blocked pipe does not keep the process."""
@@ -86,7 +95,15 @@ class AccessLog:
         if self.dropped > self._reported:
             dropped, self._reported = self.dropped - self._reported, self.dropped
             lines.insert(0, {"time": time(), "event": "log lines dropped", "lines": dropped})
-        data = b"\n" * self._is_in_line + "".join(_render(line) for line in lines).encode()
+        data = b"\n" * self._is_in_line
+        for line in [_render(line).encode() for line in lines]:
+            if data and len(data) + len(line) > _ATOMIC_BYTES:
+                self._write_out(data)
+                data = b""
+            data += line
+        self._write_out(data)
+
+    def _write_out(self, data: bytes) -> None:
         try:
             while data:
                 written = os.write(self._fd, data)
@@ -94,6 +111,10 @@ class AccessLog:
                 data = data[written:]
         except OSError:  # a full disk, a closed pipe: at least one line of these is lost
             self.dropped += max(1, data.count(b"\n"))
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
 def _render(line: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The Quart-Trio app: which path is whose. Quart routes; everything else of a request happens in its `Answer`."""
 
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
 from quart import Quart
 from quart.ctx import RequestContext
@@ -14,12 +15,12 @@ from trioproxy.web import probes
 from trioproxy.web.connection import Answer, Incoming, RequestConnection
 from trioproxy.web.openai import relay_request
 from trioproxy.web.passthrough import pass_through
-from trioproxy.web.service import Service
+from trioproxy.web.service import Desk, Service
 from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.request_head import METHODS
 from trioproxy.wire.target import RELAYED, check_path
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-Route = Callable[[Service, Incoming], Awaitable[None]]
+D = TypeVar("D", bound=Desk)
 
 
 class _NoSessions(SessionInterface):
@@ -31,29 +32,23 @@ class _NoSessions(SessionInterface):
         return self._none
 
 
-class ProxyApp(QuartTrio):
-    """The app, with the parts that its requests need."""
+class RoutedApp(QuartTrio, Generic[D]):
+    """An app whose routes run in `RequestConnection`, with what its requests need (`service`). Paths and methods get to
+    the routes as they are: Quart's own ideas about them are off."""
 
     asgi_http_class = RequestConnection
     session_interface = _NoSessions()  # type: ignore[assignment]
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: D) -> None:
         super().__init__("trioproxy", static_folder=None)
         self.service = service
-        # Paths and methods are forwarded as they are: Quart's own ideas about them are off.
         self.url_map.merge_slashes = False
         self.url_map.strict_slashes = False
         self.config["PROPAGATE_EXCEPTIONS"] = True
-        for path in RELAYED:
-            self._add(path.decode("ascii"), _relay_or_pass)
-        self._add("/v1/<path:rest>", pass_through)
-        self._add("/healthz", probes.health)
-        self._add("/health", probes.health)
-        self._add("/readyz", probes.ready)
-        self._add("/<path:rest>", _unknown_path)
-        self._add("/", _unknown_path)
 
-    def _add(self, path: str, route: Route) -> None:
+    def add(self, path: str, route: Callable[[D, Incoming], Awaitable[None]]) -> None:
+        """Let a route have a path, whatever the method."""
+
         async def run(incoming: Incoming) -> None:
             check_path(incoming.raw_path)
             await route(self.service, incoming)
@@ -63,7 +58,7 @@ class ProxyApp(QuartTrio):
         async def view(**_: str) -> Answer:
             return answer
 
-        self.add_url_rule(path, path, view, methods=_METHODS, provide_automatic_options=False)
+        self.add_url_rule(path, path, view, methods=METHODS, provide_automatic_options=False)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Answer:
         """Run the view, and nothing of what Quart does round it: there are no hooks, signals or response processing to
@@ -77,9 +72,24 @@ class ProxyApp(QuartTrio):
         """Quart knows no route for this: a method that is none of HTTP's own."""
 
         async def run(incoming: Incoming) -> None:
-            raise MethodNotAllowed("This method is not allowed here.", allow=", ".join(_METHODS))
+            raise MethodNotAllowed("This method is not allowed here.", allow=", ".join(METHODS))
 
         return Answer(run)
+
+
+class ProxyApp(RoutedApp[Service]):
+    """The app of the data address."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        for path in RELAYED:
+            self.add(path.decode("ascii"), _relay_or_pass)
+        self.add("/v1/<path:rest>", pass_through)
+        self.add("/healthz", probes.health)
+        self.add("/health", probes.health)
+        self.add("/readyz", probes.ready)
+        self.add("/<path:rest>", _unknown_path)
+        self.add("/", _unknown_path)
 
 
 async def _relay_or_pass(service: Service, incoming: Incoming) -> None:

@@ -3,6 +3,8 @@
 A body is held and read at its top level only (which model, stream or not); it is forwarded as it came.
 """
 
+from math import inf
+
 from trioproxy.errors import MethodNotAllowed
 from trioproxy.relay.call import Call
 from trioproxy.relay.relay import relay
@@ -19,9 +21,12 @@ async def relay_request(service: Service, incoming: Incoming) -> None:
     if incoming.method != "POST":
         path = incoming.raw_path.decode("ascii")
         raise MethodNotAllowed(f"{incoming.method} is not allowed on {path}; use POST.", allow="POST")
+    service.admission.admit(incoming.lifetime.stack)
     incoming.body.limit(service.max_body_bytes)
     exchange = incoming.exchange
-    body = await incoming.body.read(exchange.accepted + service.timing.total_s)
+    ends = incoming.keep_to(service.timing)
+    incoming.lifetime.end_at(inf)  # the body ends with it too, and has an answer of its own
+    body = await incoming.body.read(ends)
     request = JsonObject.parse(body)
     exchange.model = request.string("model")
     exchange.stream = bool(request.boolean("stream"))
@@ -30,7 +35,9 @@ async def relay_request(service: Service, incoming: Incoming) -> None:
         # A compressed stream could be passed, but not looked at; and most origins would buffer to compress it.
         call.headers = [header for header in call.headers if header[0] != b"accept-encoding"] + [_IDENTITY]
     call.headers.append((b"content-length", b"%d" % len(body)))
-    await relay(call, service.dispatcher, service.timing, incoming.lifetime, incoming.answer)
+    timing = service.timings.find(exchange.model)
+    incoming.keep_to(timing)
+    await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)
 
 
 def make_call(incoming: Incoming, body: bytes) -> Call:

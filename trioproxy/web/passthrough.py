@@ -12,6 +12,8 @@ from trioproxy.wire.headers import find
 
 async def pass_through(service: Service, incoming: Incoming) -> None:
     """Relay a request without reading it. Raises RequestTooLarge for a body beyond `max_upload_bytes`."""
+    service.admission.admit(incoming.lifetime.stack)
+    incoming.keep_to(service.timing)
     body = incoming.body
     body.limit(service.max_upload_bytes)
     call = make_call(incoming, b"")

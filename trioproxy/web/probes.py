@@ -8,30 +8,16 @@ from trioproxy.web.service import Service
 
 async def health(service: Service, incoming: Incoming) -> None:
     """Alive: the process answers."""
-    await _answer(incoming, 200, {"status": "ok"})
+    await incoming.reply(200, msgspec.json.encode({"status": "ok"}))
 
 
 async def ready(service: Service, incoming: Incoming) -> None:
     """Ready: not draining, and the upstream can be reached."""
     if service.is_draining:
-        await _answer(incoming, 503, {"status": "draining"})
+        await incoming.reply(503, msgspec.json.encode({"status": "draining"}))
         return
     fault = await service.reachability.look()
     if fault is not None:
-        await _answer(incoming, 503, {"status": "unavailable", "reason": fault})
+        await incoming.reply(503, msgspec.json.encode({"status": "unavailable", "reason": fault}))
     else:
-        await _answer(incoming, 200, {"status": "ready"})
-
-
-async def _answer(incoming: Incoming, status: int, value: dict[str, str]) -> None:
-    body = msgspec.json.encode(value)
-    incoming.answer.head(
-        status,
-        [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
-            (b"x-request-id", incoming.exchange.request_id.encode("ascii")),
-        ],
-    )
-    await incoming.answer.finish(body)
+        await incoming.reply(200, msgspec.json.encode({"status": "ready"}))

@@ -1,0 +1,256 @@
+"""A crew: the workers of one configuration, each a process of its own, and each replaced when it dies.
+
+A reload starts a second crew beside the first on the same sockets. What a crew's processes share is nothing but their
+slots' listening sockets: a worker that dies takes its own streams along and no others.
+"""
+
+import base64
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from trioproxy.config import Config, environment_with
+from trioproxy.net.tcp import TcpStream
+from trioproxy.server.link import Link, Message, Order, Questions
+from trioproxy.server.worker import SUPERVISORS_SIGNALS
+
+_START_S = 60.0
+"""How long a worker may take until it serves; a machine under full load is slow to import."""
+_ANSWER_S = 1.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_HEALTHY_S = 30.0
+"""A worker that lived for so long died of something else than its start: the pause begins anew."""
+_MAX_FAILED_STARTS = 5
+_SPARE_S = 0.8
+"""How long behind its own deadline a worker that was told to end is waited for, before it is killed."""
+
+log = structlog.get_logger()
+
+
+class WorkerFailed(Exception):
+    """Workers cannot start; the message is the reason."""
+
+
+class Worker:
+    """One process and the line to it.
+
+    Attributes:
+        slot: which of its crew it is.
+        ready: set once it serves.
+        last: its figures as it last told them, so that they are not lost with it.
+        failure: why it could not start, in its own words.
+    """
+
+    def __init__(
+        self, slot: int, config: Config, sockets: Sequence[socket.socket], on_ready: Callable[[], None]
+    ) -> None:
+        self.slot = slot
+        self.ready = trio.Event()
+        self.is_alive = True
+        self._on_ready = on_ready
+        self.last: Any = None
+        self.failure: str | None = None
+        self._patience = trio.CancelScope()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = _spawn(theirs, sockets)
+        self._link = Link(TcpStream(ours))
+        self._questions = Questions(self._link)
+        numbers = [listening.fileno() for listening in sockets]
+        self._setup: Message = {"config": base64.b64encode(pickle.dumps(config)).decode("ascii"), "sockets": numbers}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def run(self) -> int:
+        """Let it serve until it ends, and return its exit code (negative: the signal that ended it).
+
+        If cancelled, or if it outlasts its time, it is killed.
+        """
+        try:
+            with self._patience:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._link.send, self._setup)
+                    nursery.start_soon(self._kill_if_not_ready)
+                    await self._listen()
+                    await _wait_ended(self._process.pid)
+                    nursery.cancel_scope.cancel()
+            if self._patience.cancelled_caught:
+                log.error("worker killed: it did not end in time", worker=self.slot, pid=self.pid)
+        finally:
+            self._questions.give_up()
+            self._process.kill()  # harmless when it has ended
+            code = self._process.wait()
+            self.is_alive = False
+            with trio.CancelScope(shield=True):
+                await self._link.aclose()  # no waiting: closing a socket takes no time
+        return code
+
+    async def order(self, order: Order, patience_s: float) -> None:
+        """Tell it to end, at least as strictly as `order`; after `patience_s` seconds it is killed."""
+        self._patience.deadline = min(self._patience.deadline, trio.current_time() + patience_s)
+        await self._link.send({"order": int(order)})
+
+    async def ask(self, what: str) -> Any:
+        """What it answers to a question, or None if it does not."""
+        if not self.ready.is_set() or not self.is_alive:
+            return None
+        answer = await self._questions.ask(what, _ANSWER_S)
+        if what == "metrics" and answer is not None:
+            self.last = answer
+        return answer
+
+    async def _listen(self) -> None:
+        while (message := await self._link.receive()) is not None:
+            if "answer" in message:
+                self._questions.take(message)
+            elif "ready" in message:
+                self.ready.set()
+                self._on_ready()
+            elif "last" in message:
+                self.last = message["last"]
+            else:
+                self.failure = message["failed"]
+
+    async def _kill_if_not_ready(self) -> None:
+        with trio.move_on_after(_START_S):
+            await self.ready.wait()
+            return
+        self.failure = f"it was not ready after {_START_S:g} s"
+        self._process.kill()
+
+
+class Crew:
+    """The workers of one configuration. `run` is its life; `order` ends it.
+
+    Attributes:
+        workers: the current one of each slot.
+        restarts: how many were replaced.
+    """
+
+    def __init__(
+        self, config: Config, sockets: Sequence[Sequence[socket.socket]], on_end: Callable[[Worker], None]
+    ) -> None:
+        """`sockets` holds each slot's; `on_end` is called with every worker that has ended."""
+        self.config = config
+        self.workers: dict[int, Worker] = {}
+        self.restarts = 0
+        self._sockets = sockets
+        self._on_end = on_end
+        self._leaving = trio.Event()
+        self._is_up = False
+        self._failed_starts = 0
+        self._failure: str | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep every slot served until ordered to end; started once all workers serve.
+
+        Raises WorkerFailed if one cannot start at first, or none can any more. If cancelled, all are killed.
+        """
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as starting:
+                for slot in range(len(self._sockets)):
+                    starting.start_soon(nursery.start, self._keep, slot, nursery.cancel_scope)
+            self._is_up = True
+            task_status.started()
+        if self._failure is not None:
+            raise WorkerFailed(self._failure)
+
+    async def order(self, order: Order) -> None:
+        """Tell every worker to end; a later, stricter order makes it quicker."""
+        self._leaving.set()
+        drain = self.config.drain
+        patience_s = {Order.RETIRE: drain.timeout_s, Order.DRAIN: drain.delay_s + drain.timeout_s}.get(order, 0.5)
+        for worker in list(self.workers.values()):
+            await worker.order(order, patience_s + _SPARE_S)
+
+    async def ask(self, what: str) -> list[tuple[Worker, Any]]:
+        """The answers of those workers that answer."""
+        answers: list[tuple[Worker, Any]] = []
+
+        async def ask_one(worker: Worker) -> None:
+            answer = await worker.ask(what)
+            if answer is not None:
+                answers.append((worker, answer))
+
+        async with trio.open_nursery() as nursery:
+            for worker in list(self.workers.values()):
+                nursery.start_soon(ask_one, worker)
+        return answers
+
+    async def _keep(self, slot: int, all_workers: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve one slot by one worker after the other."""
+        pause_s = 0.0
+        on_ready: Callable[[], None] = task_status.started
+        while not self._leaving.is_set():
+            worker = self.workers[slot] = Worker(slot, self.config, self._sockets[slot], on_ready)
+            born = trio.current_time()
+            code = await worker.run()
+            self._on_end(worker)
+            if self._leaving.is_set():
+                if not self._is_up and not worker.ready.is_set():
+                    task_status.started()  # told to end before it was there: nobody waits for it any more
+                break
+            reason = worker.failure or _said(code)
+            self._failed_starts = 0 if worker.ready.is_set() else self._failed_starts + 1
+            if not worker.ready.is_set() and self._is_lost():
+                self._failure = reason
+                all_workers.cancel(reason=reason)
+                await trio.sleep_forever()
+            lived_s = trio.current_time() - born
+            pause_s = _FIRST_PAUSE_S if lived_s > _HEALTHY_S or not pause_s else min(2 * pause_s, _LONGEST_PAUSE_S)
+            log.error("worker died", worker=slot, pid=worker.pid, reason=reason, next_in_s=pause_s)
+            with trio.move_on_after(pause_s):
+                await self._leaving.wait()
+            self.restarts += 1
+            on_ready = partial(log.info, "worker replaced", worker=slot)
+        del self.workers[slot]
+
+    def _is_lost(self) -> bool:
+        """Whether a worker that cannot start is the end: at first, or when no other serves and it was tried enough."""
+        serves = any(worker.ready.is_set() and worker.is_alive for worker in self.workers.values())
+        return not self._is_up or (self._failed_starts >= _MAX_FAILED_STARTS and not serves)
+
+
+def _said(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _spawn(link: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+    """Start a worker. It finds modules where we do, and nowhere else: not in the folder that we were started in.
+
+    Signals are blocked round it: a new process begins with what is blocked here, so one that is meant for the whole
+    group cannot end a worker that has not learned yet to leave it to us. None is lost: ours come when they are let in.
+    """
+    path = os.pathsep.join(one for one in sys.path if one)
+    numbers = [link.fileno(), *(listening.fileno() for listening in sockets)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS_SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "trioproxy.server.worker", str(link.fileno())],
+            pass_fds=numbers,
+            env=environment_with(PYTHONPATH=path),
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _wait_ended(pid: int) -> None:
+    """Wait until a child of ours has ended; it is still to be reaped then."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,215 @@
+"""The supervisor: the process that a service manager sees. It serves nothing itself but the admin address.
+
+It opens the listening sockets and keeps them for life, starts the workers and replaces those that die, takes the
+signals, and puts a new configuration into force: checked first, then new workers beside the old ones, then the old ones
+drain. Called by `cli`.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import structlog
+import trio
+
+from trioproxy.config import Config, split_bind
+from trioproxy.errors import ConfigError
+from trioproxy.server.admin import AdminHouse
+from trioproxy.server.crew import Crew, Worker, WorkerFailed
+from trioproxy.server.link import Order
+from trioproxy.server.sockets import SlotSockets
+from trioproxy.server.worker import SUPERVISORS_SIGNALS
+from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
+from trioproxy.telemetry.metrics import Family, Merged, state
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """One service: its sockets, its workers, its admin address.
+
+    `load` gives the configuration anew, or raises ConfigError; `admin` is the admin address, listening, or None.
+    Raises OSError if an address cannot be bound; then nothing is left open.
+    """
+
+    def __init__(
+        self, config: Config, access_log: AccessLog, *, load: Callable[[], Config], admin: socket.socket | None = None
+    ) -> None:
+        self._log = access_log
+        send_structlog_to(access_log)
+        self._load = load
+        self._sockets: dict[str, SlotSockets] = {}
+        self._crews: list[Crew] = []
+        self._order = Order.SERVE
+        self._reloading = trio.Lock()
+        self._all_gone = trio.Event()
+        self._ended = Merged()
+        self._restarts = 0
+        self._reloads = 0
+        self._refused_reloads = 0
+        self._nursery: trio.Nursery
+        self._admin = admin
+        try:
+            self._current = self._crew_for(config)
+        except OSError:
+            self._close()
+            raise
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens, as hosts and ports."""
+        return [(sockets.host, sockets.port) for sockets in self._sockets.values()]
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Where the admin address is, as host and port."""
+        if self._admin is None:
+            return None
+        host, port = self._admin.getsockname()[:2]
+        return host, port
+
+    async def run(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until a signal and a drain, or until cancelled (then the workers are killed).
+
+        Raises WorkerFailed if the workers cannot start at first, or none can any more.
+        """
+        self._log.start()
+        try:
+            with trio.open_signal_receiver(*SUPERVISORS_SIGNALS) as signals:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._obey, signals)
+                    await self._nursery.start(self._run_crew, self._current)
+                    if self._admin is not None:
+                        self._nursery.start_soon(AdminHouse(self._current.config, self).serve, self._admin)
+                    if self._order is Order.SERVE:
+                        self._say_listening()
+                        on_ready()
+                    await self._all_gone.wait()
+                    self._nursery.cancel_scope.cancel(reason="all workers have ended")
+        finally:
+            self._close()
+            self._log.stop()
+
+    async def reload(self) -> list[str]:
+        """Put the configuration as it is now into force, or say what is wrong with it and change nothing.
+
+        Returns the problems, none if new workers serve and the old ones drain.
+        """
+        async with self._reloading:
+            problems = await self._reload()
+        if problems:
+            self._refused_reloads += 1
+            log.error("reload refused: nothing was changed", problems=problems)
+        else:
+            self._reloads += 1
+            log.info("reloaded", workers=len(self._current.workers))
+        return problems
+
+    async def metrics(self) -> bytes:
+        """Every worker's metrics in one, as Prometheus reads them."""
+        answers = [pair for crew in list(self._crews) for pair in await crew.ask("metrics")]
+        named = [(self._name(worker), families) for worker, families in answers]
+        return self._ended.render(named, self._own_families())
+
+    async def resources(self) -> dict[str, Any]:
+        """What is open in every worker, what was opened and released, and who runs."""
+        answers = [pair for crew in list(self._crews) for pair in await crew.ask("resources")]
+        workers = [{"worker": worker.slot, "pid": worker.pid, **answer} for worker, answer in answers]
+        totals: dict[str, Any] = {"tasks": sum(one["tasks"] for one in workers)}
+        for key in ("open", "opened", "released"):
+            names = {name for one in workers for name in one[key]}
+            totals[key] = {name: sum(one[key].get(name, 0) for one in workers) for name in sorted(names)}
+        return {**totals, "workers": workers}
+
+    async def _reload(self) -> list[str]:
+        if self._order is not Order.SERVE:
+            return ["the service is stopping"]
+        try:
+            crew = self._crew_for(self._load())
+        except ConfigError as error:
+            return [str(problem) for problem in error.problems]
+        except OSError as error:
+            return [f"cannot listen: {error.strerror or error}"]
+        try:
+            await self._nursery.start(self._run_crew, crew)
+        except WorkerFailed as failure:
+            return [str(failure)]
+        old, self._current = self._current, crew
+        await old.order(Order.RETIRE)
+        try:
+            self._log.reopen()
+        except OSError as error:
+            log.error("the log file cannot be opened anew", reason=error.strerror)
+        return []
+
+    def _crew_for(self, config: Config) -> Crew:
+        """The workers of a configuration, not started, with their sockets. An address that was bound once stays so."""
+        for address in config.server.bind:
+            if address not in self._sockets:
+                self._sockets[address] = SlotSockets(*split_bind(address))
+        wanted = config.server.workers
+        workers = len(os.sched_getaffinity(0)) if wanted == "auto" else wanted
+        sockets = [
+            [one for address in config.server.bind for one in self._sockets[address].for_worker(slot, workers)]
+            for slot in range(workers)
+        ]
+        return Crew(config, sockets, self._note_end)
+
+    async def _run_crew(self, crew: Crew, *, task_status: trio.TaskStatus[None]) -> None:
+        self._crews.append(crew)
+        try:
+            await crew.run(task_status=task_status)
+        finally:
+            self._crews.remove(crew)
+            self._restarts += crew.restarts
+            if not self._crews:
+                self._all_gone.set()
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            match number:
+                case signal.SIGHUP:
+                    self._nursery.start_soon(self.reload)
+                case signal.SIGUSR1:
+                    self._nursery.start_soon(self._log_resources)
+                case _:
+                    self._order = Order.DRAIN if self._order is Order.SERVE else Order.STOP
+                    log.info("stopping", signal=signal.Signals(number).name, order=self._order.name.lower())
+                    for crew in list(self._crews):
+                        await crew.order(self._order)
+                    self._close()  # the workers hold them too, for as long as they accept; nobody must wait behind them
+
+    async def _log_resources(self) -> None:
+        log.info("resources", **await self.resources())
+
+    def _note_end(self, worker: Worker) -> None:
+        if worker.last is not None:
+            self._ended.keep(worker.last)
+
+    def _own_families(self) -> Iterator[Family]:
+        workers = [worker for crew in self._crews for worker in crew.workers.values()]
+        restarts = self._restarts + sum(crew.restarts for crew in self._crews)
+        yield state("trioproxy_workers", "Workers that serve or drain.", sum(one.ready.is_set() for one in workers))
+        yield state("trioproxy_worker_restarts", "Workers that died and were replaced.", restarts, "counter")
+        yield state("trioproxy_reloads", "Reloads that were put into force.", self._reloads, "counter")
+        yield state("trioproxy_reloads_refused", "Reloads that changed nothing.", self._refused_reloads, "counter")
+
+    def _say_listening(self) -> None:
+        config = self._current.config
+        for host, port in self.addresses:
+            upstreams = [upstream.name for upstream in config.upstream]
+            log.info("listening", host=host, port=port, workers=len(self._current.workers), upstreams=upstreams)
+        if self.admin_address is not None:
+            host, port = self.admin_address
+            log.info("admin address", host=host, admin_port=port)
+
+    def _name(self, worker: Worker) -> str:
+        """Its slot; one that drains after a reload shares that with its successor, and has its process id with it."""
+        is_current = self._current.workers.get(worker.slot) is worker
+        return str(worker.slot) if is_current else f"{worker.slot}/{worker.pid}"
+
+    def _close(self) -> None:
+        for sockets in self._sockets.values():
+            sockets.close()
