@@ -383,3 +383,15 @@ def test_routes_are_shown_as_they_would_be_typed(file: Path) -> None:
     )
     file.write_text(shown)
     assert load(file, environ={}).route[0].deadlines.idle_s == 9
+
+
+def test_numbers_come_from_the_environment_also_where_a_key_may_be_off_or_a_word(file: Path) -> None:
+    environ = {
+        "TRIOPROXY_SERVER__MAX_LAG_S": "0.5",
+        "TRIOPROXY_SERVER__MAX_MEMORY_BYTES": "1000",
+        "TRIOPROXY_SERVER__WORKERS": "3",
+    }
+    file.write_text(UPSTREAM)
+    server = load(file, environ=environ).server
+    assert (server.max_lag_s, server.max_memory_bytes, server.workers) == (0.5, 1000, 3)
+    assert load(file, environ={"TRIOPROXY_SERVER__WORKERS": "auto"}).server.workers == "auto"

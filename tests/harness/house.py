@@ -173,7 +173,8 @@ async def open_house(
 ) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
 
-    At the end, once the client has left and all is quiet, nothing may be left: no task, connection or live request.
+    At the end, once the client has left and all is quiet, nothing may be left: no task, connection or live request, and
+    all that was counted as opened was counted as released.
     Flags are configuration keys with `__` for the dot, for example `deadlines__idle_s=5`; `file` is a configuration
     file for what flags cannot say.
     """
@@ -192,6 +193,9 @@ async def open_house(
             assert not house.house.service.live
             assert not house.house.listener.connections
             assert house.origin.still_open == 0
+            resources = house.house.answer("resources")
+            assert not any(resources["open"].values()), resources["open"]
+            assert resources["opened"] == resources["released"]
             assert not counter.alive, list(counter.alive.values())
         finally:
             trio.lowlevel.remove_instrument(counter)

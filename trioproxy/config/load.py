@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -183,17 +183,24 @@ def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_G
 def _parsed(annotation: Any, text: str) -> object:
     """A variable's text as the type its key wants. What cannot be parsed stays text, which the schema then refuses."""
     try:
-        for number in (int, float):
-            if annotation is number or (
-                get_origin(annotation) in (UnionType, Union) and number in get_args(annotation)
-            ):
-                return number(text)
+        number = next((kind for kind in (int, float) if kind in _kinds(annotation)), None)
+        if number is not None:
+            return number(text)
         if get_origin(annotation) is tuple:
             listed = text.lstrip().startswith("[")
             return json.loads(text) if listed else [part.strip() for part in text.split(",") if part.strip()]
     except (ValueError, RecursionError):
         return [text] if get_origin(annotation) is tuple else text
     return text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types that a key may have, without what is said about them."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (UnionType, Union):
+        return {kind for one in get_args(annotation) for kind in _kinds(one)}
+    return {annotation}
 
 
 def _merged(table: Mapping[str, Any], given: Iterable[_Given]) -> dict[str, Any]:
