@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trioproxy.errors import BadRequest
 from trioproxy.wire.headers import (
     Headers,
     find,
@@ -16,6 +17,7 @@ from trioproxy.wire.headers import (
     to_client,
     to_origin,
     valid_request_id,
+    whole_time_s,
 )
 
 HOP_BY_HOP = [
@@ -242,3 +244,12 @@ def test_a_coded_body_is_not_looked_at(values: list[bytes]) -> None:
 @pytest.mark.parametrize("values", [[], [b""], [b"identity"], [b" Identity "], [b"identity", b"identity"]])
 def test_a_body_that_is_not_coded_is_looked_at(values: list[bytes]) -> None:
     assert not is_encoded([(b"content-encoding", value) for value in values] + [(b"accept-encoding", b"gzip")])
+
+
+def test_a_requests_whole_time_is_one_whole_number_of_milliseconds() -> None:
+    assert whole_time_s([]) is None
+    assert whole_time_s([(b"x-trioproxy-deadline-ms", b"1500")]) == 1.5
+    for values in ([b"0"], [b"-1"], [b"1.5"], [b""], [b" 1"], [b"1\n"], [b"9" * 19], [b"1", b"1"]):
+        with pytest.raises(BadRequest) as caught:
+            whole_time_s([(b"x-trioproxy-deadline-ms", value) for value in values])
+        assert caught.value.param == "x-trioproxy-deadline-ms"

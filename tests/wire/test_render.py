@@ -233,3 +233,30 @@ def test_an_error_that_says_nothing_is_the_origins_failure(data: bytes) -> None:
 )
 def test_the_status_is_always_one_of_an_error(value: dict[str, Any]) -> None:
     assert 400 <= render.status_of(json.dumps(value).encode()) <= 599
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "kind", "code", "param"),
+    [
+        (b'{"error":{"message":"m","type":"t","code":"c","param":"p"}}', "m", "t", "c", "p"),
+        (b'{"type":"error","error":{"message":"m","type":"t"}}', "m", "t", None, None),
+        (b'{"error":"m"}', "m", None, None, None),
+        (b'{"object":"error","message":"m","code":404}', "m", None, None, None),
+        (b'{"error":{"message":5}}', None, None, None, None),
+        (b'{"detail":"m"}', None, None, None, None),
+        (b"[]", None, None, None, None),
+        (b"\xff", None, None, None, None),
+        (b"[" * 100_000, None, None, None, None),
+        (b"", None, None, None, None),
+    ],
+)
+@pytest.mark.parametrize("status", [404, 529])
+def test_an_origins_error_is_told_in_its_own_words_as_far_as_it_has_any(
+    body: bytes, message: str | None, kind: str | None, code: str | None, param: str | None, status: int
+) -> None:
+    error = render.error_in_stream(status, body, "name")
+    assert error.message == (message or f"The upstream 'name' answered with status {status}.")
+    assert error.type == (kind or ("invalid_request_error" if status == 404 else "server_error"))
+    assert (error.status, error.code, error.param) == (status, code or "upstream_error_in_stream", param)
+    assert type(error).code == "upstream_error_in_stream"
+    assert render.event(error, Dialect.CHAT, "r", b"\n").count(b"\n") == 2

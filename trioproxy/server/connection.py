@@ -34,6 +34,8 @@ Address = tuple[str, int] | None
 
 PIECE_BYTES = 16384
 READ_BYTES = 65536
+CHUNKS_BYTES = 16384
+"""How much of a chunked body is read at once: chunks of one byte take long, and the other streams wait meanwhile."""
 _LOOK_AFTER_S = 0.25
 """How often a client is looked after while nothing is read from it, because what it sent waits to be taken, or because
 it has sent its end of file."""
@@ -237,7 +239,7 @@ class ClientConnection(TCPServer):
             data: bytes | bytearray = b""
             try:
                 with self._reading:
-                    data = await source.receive_some(READ_BYTES)
+                    data = await source.receive_some(CHUNKS_BYTES if self.protocol.is_in_chunks else READ_BYTES)
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 break
             if self._reading.cancelled_caught:

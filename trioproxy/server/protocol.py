@@ -30,12 +30,14 @@ from hypercorn.utils import suppress_body
 
 from trioproxy.errors import BadRequest, Deadline, ProxyError, RequestTimeout
 from trioproxy.server.inbox import Inbox, Message
-from trioproxy.server.strict import StrictConnection
+from trioproxy.server.strict import ChunkReader, StrictConnection
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
 
 MAX_WAITING_BYTES = 65536
 """How much may wait unread, of a body that the app does not take or behind a request, before reading stops."""
+
+_CLOSE = (b"connection", b"close")
 
 log = structlog.get_logger()
 
@@ -138,6 +140,11 @@ class Protocol(H11Protocol):
         self.is_cut = False
 
     @property
+    def is_in_chunks(self) -> bool:
+        """Whether a chunked body is being read."""
+        return isinstance(self.connection._reader, ChunkReader)
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be read: neither the app nor the next request is too far behind."""
         if self.stream is not None and self.stream.inbox.waiting_bytes >= MAX_WAITING_BYTES:
@@ -213,7 +220,7 @@ class Protocol(H11Protocol):
         )
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status, headers, body = render.response(error, Dialect.OTHER, request_id)
-            out = self.head(status, [*headers, (b"connection", b"close")]) + self.count(body) + self.end_of_message()
+            out = self.head(status, [*headers, _CLOSE]) + self.count(body) + self.end_of_message()
             await self.write(out)
         await self.send(Closed())
 
@@ -249,8 +256,9 @@ class Protocol(H11Protocol):
         if not any(name == b"date" for name, _ in headers):
             headers = [*headers, (b"date", _date(int(time())))]
         is_body_broken = self.stream is not None and self.stream.inbox.fault is not None
-        if self.context.terminated.is_set() or self.connection.their_state is h11.ERROR or is_body_broken:
-            headers = [*headers, (b"connection", b"close")]
+        is_last = self.context.terminated.is_set() or self.connection.their_state is h11.ERROR or is_body_broken
+        if is_last and _CLOSE not in headers:
+            headers = [*headers, _CLOSE]
         data = self.connection.send(h11.Response(status_code=status, headers=headers))
         self.is_chunked = type(self.connection._writer).__name__ == "ChunkedWriter"
         return data

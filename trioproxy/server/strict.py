@@ -75,22 +75,37 @@ class HeadReader:
 class ChunkReader:
     """Reads one chunked body: its pieces as they come, not its chunks. Extensions and trailers are dropped."""
 
-    __slots__ = ("_extra", "_is_behind_piece", "_is_in_trailer", "_left")
+    __slots__ = ("_extra", "_is_behind_piece", "_is_in_trailer", "_is_over", "_left")
 
     def __init__(self) -> None:
         self._left = 0
         self._is_behind_piece = False
         self._is_in_trailer = False
+        self._is_over = False
         self._extra = 0
 
     def __call__(self, buffer: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        """All pieces that are here, as one: a message for each would cost a hundred times what a chunk of a byte is."""
+        pieces = []
+        while not self._is_over and self._is_at_piece(buffer):
+            data = buffer.maybe_extract_at_most(self._left)
+            if data is None:
+                break
+            self._left -= len(data)
+            pieces.append(data)
+        if pieces:
+            return h11.Data(data=b"".join(pieces))
+        return h11.EndOfMessage() if self._is_over else None
+
+    def _is_at_piece(self, buffer: ReceiveBuffer) -> bool:
         while not self._left:
             line = self._take_line(buffer)
             if line is None:
-                return None
+                return False
             if self._is_in_trailer:
                 if not line:
-                    return h11.EndOfMessage()
+                    self._is_over = True
+                    return False
                 check_trailer(line)
                 self._count(len(line))
             elif self._is_behind_piece:
@@ -100,11 +115,7 @@ class ChunkReader:
                 self._is_behind_piece = self._left > 0
                 self._is_in_trailer = self._left == 0
                 self._count(extension)
-        data = buffer.maybe_extract_at_most(self._left)
-        if data is None:
-            return None
-        self._left -= len(data)
-        return h11.Data(data=bytes(data))
+        return True
 
     def _take_line(self, buffer: ReceiveBuffer) -> bytes | None:
         """The next line without its line end; None if it is not there yet."""

@@ -158,6 +158,7 @@ _RESPONSE_PREFACE = (
     "response.output_item.added",
     "response.content_part.added",
     "response.reasoning_summary_part.added",
+    "keepalive",
 )
 
 
@@ -190,8 +191,13 @@ class ResponsesWatch(_NamedWatch):
         return _RESPONSE_END.search(block) is not None
 
     def _is_content(self, name: bytes, value: Any) -> bool:
-        kind = value.get("type") if isinstance(value, dict) else None
-        return (kind or name.decode("ascii", "replace")) not in _RESPONSE_PREFACE
+        if not isinstance(value, dict):
+            return name.decode("ascii", "replace") not in _RESPONSE_PREFACE
+        kind = value.get("type") or name.decode("ascii", "replace")
+        if kind == "response.output_item.added":
+            item = value.get("item")
+            return isinstance(item, dict) and item.get("type") not in (None, "message", "reasoning")
+        return kind not in _RESPONSE_PREFACE and value.get("delta") != ""
 
     def _note(self, name: bytes, data: bytes) -> None:
         if self._type(name, data) in _RESPONSE_ENDS:
@@ -209,7 +215,10 @@ class MessagesWatch(_NamedWatch):
         if kind == "content_block_start":
             block = value.get("content_block") if isinstance(value, dict) else None
             return isinstance(block, dict) and block.get("type") not in ("text", "thinking")
-        return kind not in ("message_start", "ping")
+        if kind == "content_block_delta" and isinstance(value, dict):
+            delta = value.get("delta")
+            return isinstance(delta, dict) and any(value for key, value in delta.items() if key != "type")
+        return kind not in ("message_start", "content_block_stop", "ping")
 
     def _note(self, name: bytes, data: bytes) -> None:
         if self._type(name, data) == b"message_stop":

@@ -7,6 +7,8 @@ the origin about our clients. Used by `web` (requests) and `relay` (answers).
 import re
 from collections.abc import Iterable
 
+from trioproxy.errors import BadRequest
+
 Headers = list[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
@@ -53,6 +55,9 @@ _NOT_NAMED_AWAY = frozenset(
     {b"authorization", b"x-api-key", b"content-length", b"content-type", b"content-encoding", b"host"}
 )
 
+DEADLINE = b"x-trioproxy-deadline-ms"
+"""The request's field for the whole time that it may take."""
+_MILLISECONDS = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -98,6 +103,18 @@ def valid_request_id(value: bytes | None) -> str | None:
     if value is None or _REQUEST_ID.fullmatch(value) is None:
         return None
     return value.decode("ascii")
+
+
+def whole_time_s(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
+    """The seconds that a client gives its request, None if it does not say. Raises BadRequest for anything but one
+    whole number of milliseconds above zero."""
+    values = [value for name, value in headers if name == DEADLINE]
+    if not values:
+        return None
+    if len(values) > 1 or _MILLISECONDS.fullmatch(values[0]) is None or int(values[0]) == 0:
+        name = DEADLINE.decode("ascii")
+        raise BadRequest(f"'{name}' has to be one whole number of milliseconds above zero.", param=name)
+    return int(values[0]) / 1000
 
 
 def is_event_stream(headers: Headers) -> bool:

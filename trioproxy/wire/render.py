@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trioproxy.errors import ProxyError
+from trioproxy.errors import BadRequest, ProxyError, UpstreamErrorInStream
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers
 
@@ -26,6 +26,7 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+    529: "overloaded_error",
 }
 
 _STATUS_BY_WORD = {
@@ -89,13 +90,23 @@ def _envelope(error: ProxyError, dialect: Dialect, request_id: str) -> dict[str,
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
+def error_in_stream(status: int, body: bytes, upstream: str) -> UpstreamErrorInStream:
+    """An origin's error answer as one that can be told in band: in the origin's words if the body is an error envelope
+    (`{"error": {"message", …}}`, `{"error": "text"}`, or the bare object), else in ours, which say the status."""
+    error = _error_object(body)
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        error = {"message": f"The upstream '{upstream}' answered with status {status}."}
+    kind, code, param = (error[key] if isinstance(error.get(key), str) else None for key in ("type", "code", "param"))
+    if kind is None and status < 500:
+        kind = BadRequest.type
+    return UpstreamErrorInStream(error["message"], status=status, kind=kind, code=code, param=param)
+
+
 def status_of(data: bytes) -> int:
     """The status that an error object inside a 200 stands for: its own number, else its type or code, else 502."""
-    try:
-        value = _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return 502
-    error = value.get("error", value) if isinstance(value, dict) else None
+    error = _error_object(data)
     if not isinstance(error, dict):
         return 502
     words = [error.get(key) for key in ("status", "status_code", "code", "type")]
@@ -107,3 +118,12 @@ def status_of(data: bytes) -> int:
         if isinstance(word, str) and word in _STATUS_BY_WORD:
             return _STATUS_BY_WORD[word]
     return 502
+
+
+def _error_object(data: bytes) -> Any:
+    """What an envelope holds, or the bare object; None for anything else."""
+    try:
+        value = _decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return value.get("error", value) if isinstance(value, dict) else None
