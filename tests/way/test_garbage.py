@@ -2,10 +2,11 @@
 
 import gc
 
+import pytest
 import trio
 
 from tests.harness.house import open_house
-from tests.harness.origin import LAST_CHUNK, OK_STREAM, Visit, chunk
+from tests.harness.origin import LAST_CHUNK, OK_STREAM, Script, Visit, chunk
 from tests.way.test_connections import echo_models, post
 from tests.way.test_main_job import EVENTS
 
@@ -41,3 +42,58 @@ async def test_finished_requests_leave_no_rings_behind(autojump_clock: trio.test
                 gc.enable()
             client.leave()
         assert garbage / REQUESTS < 15, f"{garbage / REQUESTS} objects a request"
+
+
+async def breaks_off(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(OK_STREAM + chunk(EVENTS[0]))
+    visit.cut()
+
+
+async def leaves_at_once(visit: Visit) -> None:
+    await visit.read_request()
+    visit.cut()
+
+
+async def is_silent(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(OK_STREAM + chunk(EVENTS[0]))
+    await visit.wait_left()
+
+
+async def refuses(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(OK_STREAM + chunk(b'data: {"error":{"message":"no"}}\n\n') + LAST_CHUNK)
+    visit.cut()
+
+
+@pytest.mark.parametrize("script", [breaks_off, leaves_at_once, is_silent, refuses])
+@pytest.mark.parametrize("leaves_after_s", [0.5, 100])
+async def test_requests_that_failed_or_were_left_leave_none_either(
+    script: Script, leaves_after_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_house(script, deadlines__idle_s=2) as house:
+
+        async def ask() -> None:
+            client = house.connect()
+            with trio.move_on_after(leaves_after_s):
+                await client.send(post(b'{"stream":true}', "/v1/chat/completions"))
+                await client.answer()
+            client.leave()
+            await trio.sleep(5)
+
+        await ask()
+        house.origin.visits.clear()
+        house.log.lines.clear()
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(5):
+                await ask()
+            gc.collect()
+            ours = {type(one).__module__ + "." + type(one).__qualname__ for one in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    found = {name for name in ours if name.startswith(("trioproxy.", "h11.", "hypercorn.", "httptools.", "httpx."))}
+    assert found | (ours & {"builtins.traceback", "builtins.frame"}) == set()

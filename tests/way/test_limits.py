@@ -97,6 +97,18 @@ async def test_the_time_of_a_later_head_runs_from_its_first_byte(autojump_clock:
         client.leave()
 
 
+async def test_a_line_end_behind_a_request_is_not_the_begin_of_a_head(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_house(answers, server__keep_alive_s=75) as house:
+        client = house.connect()
+        await client.send(HELD + BODY)
+        assert (await client.answer()).status == 200
+        await client.send(b"\r\n")  # as old clients do
+        await trio.sleep(70)
+        await client.send(HELD + BODY)
+        assert (await client.answer()).status == 200
+        client.leave()
+
+
 async def test_a_head_that_began_behind_a_request_has_its_time_from_that_one_s_answer(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -98,7 +98,7 @@ class Opening:
             try:
                 self._attempt = await self._open()
             except ProxyError as fault:
-                self._fault = fault
+                self._fault = fault.with_traceback(None)
         self._over.set()
 
     async def _keep_company(self) -> None:

@@ -58,7 +58,7 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     except ErrorInside as inside:
         await _answer_error_inside(call, attempt, downstream, inside.data)
     except ProxyError as fault:
-        error = fault
+        error = fault.with_traceback(None)  # that holds this frame, which holds the error: a ring
     if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
         error = _stopped(lifetime.stopped)
     if error is None or downstream.is_finished:

@@ -153,6 +153,7 @@ class ClientConnection(TCPServer):
                     abort=self.abort,
                 )
                 await self._read_data()
+            del self.protocol  # it and we hold each other: a ring would be left to the garbage collector
         finally:
             close_nowait(self.stream)
 
@@ -254,9 +255,12 @@ class ClientConnection(TCPServer):
                     await self._outlast_end_of_file()
                 break
             elif not self._is_ending:
-                if not self.is_busy and not self._is_in_head:
+                was_idle, deadline = not self.is_busy and not self._is_in_head, self._deadline
+                if was_idle:
                     self._await_rest_of_head()
                 await self.protocol.handle(RawData(bytes(data)))
+                if was_idle and not self.is_busy and not self.protocol.has_begun:  # an empty line, as old clients send
+                    self._is_in_head, self._deadline = False, deadline
         if self._is_stuck:  # the client has left and takes no more: nothing but the end of the socket ends that write
             close_nowait(self.stream)
         await self.protocol.handle(Closed())

@@ -140,6 +140,11 @@ class Protocol(H11Protocol):
         self.is_cut = False
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there are bytes of a head that is not whole."""
+        return len(self.connection._receive_buffer) > 0
+
+    @property
     def is_in_chunks(self) -> bool:
         """Whether a chunked body is being read."""
         return isinstance(self.connection._reader, ChunkReader)

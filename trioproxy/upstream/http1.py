@@ -9,6 +9,7 @@ An answer is read piece by piece and nothing is read ahead: a piece is what one 
 
 import re
 import ssl
+from typing import Any
 
 import httptools
 import httpx
@@ -69,7 +70,7 @@ class OriginConnection:
 
     def begin(self, method: str) -> None:
         """Forget the last answer and expect one to a request with this method."""
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._fed = 0
         self._interim = 0
@@ -227,6 +228,7 @@ class OriginConnection:
         if self.tally is not None:
             self.tally.release_one()
             self.tally = None
+        self._parser = None  # its callbacks are ours: a ring would be left to the garbage collector
 
 
 def _tls_is_readable(stream: trio.SSLStream[trio.abc.Stream]) -> bool:
