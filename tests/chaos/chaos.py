@@ -9,7 +9,7 @@ closes, cuts, stalls, floods, says nonsense or an error. What is promised:
 *   who stays with one that does not is never told that it did;
 *   afterwards the proxy lives, and holds no task, socket or file descriptor more than before;
 *   the origin is free of streams;
-*   the memory of all its processes is that of the first tenth of the streams, give or take a tenth.
+*   the memory of the process that serves is that of the first tenth of the streams, give or take a tenth.
 
 The exit code is 1 if a promise was broken, and the first offending streams are shown. The same seed gives the same
 fates, though not the same race between them.
@@ -204,7 +204,7 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     """The streams, and what was wrong with them."""
     memory_kib: dict[int, int] = field(default_factory=dict)
-    """Streams so far → the proxy's memory."""
+    """Streams so far → the memory of the process that serves."""
     ended: int = 0
 
 
@@ -294,7 +294,7 @@ async def play_all(asked: Iterator[Plan], clients: int, proxy: Server, outcome: 
             await play(plan, proxy.port, outcome)
             outcome.ended += 1
             if outcome.ended % max(1, count // 10) == 0:
-                outcome.memory_kib[outcome.ended] = proxy.memory_kib()
+                outcome.memory_kib[outcome.ended] = proxy.workers_memory_kib()
 
     async def tell() -> None:
         start = time.monotonic()
@@ -302,7 +302,7 @@ async def play_all(asked: Iterator[Plan], clients: int, proxy: Server, outcome: 
             await trio.sleep(5)
             print(
                 f"{time.monotonic() - start:4.0f} s: {outcome.ended} of {count} streams, "
-                f"{proxy.memory_kib() / 1024:.0f} MiB, {len(outcome.wrong)} wrong",
+                f"{proxy.workers_memory_kib() / 1024:.0f} MiB, {len(outcome.wrong)} wrong",
                 flush=True,
             )
 

@@ -195,6 +195,10 @@ class Server(Running):
         """The ids of the processes below a supervisor, those of its current workers first."""
         return self.family()[1:]
 
+    def workers_memory_kib(self) -> int:
+        """The resident memory of the processes that serve, without their supervisor's."""
+        return sum(_memory_kib(pid, "VmRSS") for pid in self.worker_pids())
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

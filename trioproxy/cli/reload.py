@@ -14,9 +14,7 @@ _PATIENCE_S = 90.0  # new workers are started first, and a busy machine takes it
 AdminUrl = Annotated[
     str | None, typer.Option("--admin", help="URL of the admin address; without it the configuration's admin.bind.")
 ]
-AdminKey = Annotated[
-    str | None, typer.Option(envvar="TRIOPROXY_ADMIN_KEY", help="Its key; without it the configuration's admin.key.")
-]
+AdminKey = Annotated[str | None, typer.Option(help="Its key; without it the configuration's admin.key.")]
 
 
 def reload(admin: AdminUrl = None, admin_key: AdminKey = None, config: ConfigFile = None) -> None:
