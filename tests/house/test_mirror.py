@@ -27,7 +27,8 @@ def is_mirror(test: str, module: str) -> bool:
 
 
 def modules_in(room: Path) -> list[str]:
-    return [path.stem for path in sorted(room.glob("*.py")) if not path.stem.startswith("__")]
+    """Its modules, and those of the rooms inside."""
+    return [path.stem for path in sorted(room.rglob("*.py")) if not path.stem.startswith("__")]
 
 
 def stems_of_tests(folder: Path) -> list[str]:
@@ -54,7 +55,8 @@ def without_modules(house: Path, tests: Path) -> list[str]:
         if not any(is_mirror(test, module) for module in modules_in(house / room))
     ]
     top = [path.stem for path in sorted(tests.glob("test_*.py"))]
-    return lost + [f"{test}.py" for test in top if not any(is_mirror(test, name) for name in modules_in(house))]
+    names = [path.stem for path in house.glob("*.py")]
+    return lost + [f"{test}.py" for test in top if not any(is_mirror(test, name) for name in names)]
 
 
 def without_docstring(house: Path) -> list[str]:
@@ -84,9 +86,12 @@ def small_house(tmp_path: Path) -> Path:
         "house/__init__.py": '"""The house."""',
         "house/room/__init__.py": '"""A room."""',
         "house/room/door.py": '"""A door."""',
+        "house/room/inner/__init__.py": '"""A room in a room."""',
+        "house/room/inner/chest.py": '"""A chest."""',
         "house/errors.py": '"""Errors."""',
         "tests/room/test_door.py": "",
         "tests/room/test_door_when_locked.py": "",
+        "tests/room/inner/test_chest.py": "",
         "tests/way/test_story.py": "",
         "tests/test_errors.py": "",
     }.items():

@@ -133,11 +133,11 @@ class Running:
 
     def open_files(self) -> int:
         """How many file descriptors are open in the family."""
-        return sum(len(_descriptors(pid)) for pid in self.family())
+        return sum(len(open_descriptors(pid)) for pid in self.family())
 
     def open_sockets(self) -> int:
         """How many of them are sockets."""
-        return sum(target.startswith("socket:") for pid in self.family() for target in _descriptors(pid))
+        return sum(target.startswith("socket:") for pid in self.family() for target in open_descriptors(pid))
 
 
 def _family(pid: int) -> list[int]:
@@ -160,7 +160,7 @@ def _memory_kib(pid: int, field: str) -> int:
     return int(found[1]) if found is not None else 0  # one that has ended and was not waited for has no such line
 
 
-def _descriptors(pid: int) -> list[str]:
+def open_descriptors(pid: int) -> list[str]:
     """What each file descriptor of a process leads to."""
     found = []
     try:

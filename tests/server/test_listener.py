@@ -70,3 +70,18 @@ async def test_what_waits_in_the_queue_is_served_when_accepting_ends() -> None:
                 assert (await trio.to_thread.run_sync(client.recv, 65536)).startswith(b"HTTP/1.1 200 ")
         nursery.cancel_scope.cancel()
     assert house.listener.tally.opened == 20
+
+
+async def test_what_was_taken_from_the_queue_is_waited_for() -> None:
+    house = House(load(flags={"upstream.base_url": "http://origin/v1"}, environ={}), ListLog())
+    listening = bind("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        client = await trio.to_thread.run_sync(socket.create_connection, listening.getsockname())
+        with trio.CancelScope() as accepting:
+            accepting.cancel()
+            await house.listener.accept(listening, nursery)
+        with client, trio.move_on_after(0.05) as waiting:
+            await house.listener.wait_empty()
+        assert waiting.cancelled_caught
+        with trio.fail_after(5):
+            await house.listener.wait_empty()

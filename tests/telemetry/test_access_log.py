@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 import structlog
 
 from trioproxy.telemetry import access_log
@@ -94,3 +95,31 @@ def test_off_writes_nothing(capfd: object) -> None:
     log.exchange(exchange())
     log.stop()
     assert log.dropped == 0
+
+
+def test_a_file_that_was_moved_away_is_opened_anew_and_nothing_is_lost(tmp_path: Path) -> None:
+    file, moved = tmp_path / "log", tmp_path / "log.1"
+    log = AccessLog(str(file))
+    log.start()
+    for number in range(100):
+        log.exchange(exchange(number))
+        if number == 50:
+            file.rename(moved)
+            log.reopen()
+    log.stop()
+    told = [json.loads(line)["request_id"] for one in (moved, file) for line in one.read_text().splitlines()]
+    assert told == [f"req_{number}" for number in range(100)]
+    assert log.dropped == 0
+
+
+def test_a_file_that_cannot_be_opened_anew_is_written_on(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    log = AccessLog(str(folder / "log"))
+    log.start()
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError):
+        log.reopen()
+    log.exchange(exchange())
+    log.stop()
+    assert "req_1" in (tmp_path / "moved/log").read_text()

@@ -1,6 +1,6 @@
 """`trioproxy reload`: put a changed configuration into force without losing a stream."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -28,21 +28,24 @@ def reload(admin: AdminUrl = None, admin_key: AdminKey = None, config: ConfigFil
     headers = {"authorization": f"Bearer {admin_key}"} if admin_key else {}
     try:
         answer = httpx.post(f"{admin.rstrip('/')}/admin/reload", headers=headers, timeout=_PATIENCE_S, trust_env=False)
-    except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+    except (httpx.RequestError, httpx.InvalidURL) as error:
         fail(f"cannot reach the admin address at {admin}: {error}; is it running, and is --admin right?", EXIT_FAILED)
-    if answer.status_code == httpx.codes.OK:
-        typer.echo(f"reloaded: the service at {admin}, process {answer.json()['pid']}")
-        return
-    problems = _problems(answer)
-    fail("\n".join(["nothing was changed:", *problems]), EXIT_FAILED)
+    match _said(answer):
+        case {"pid": int(pid), "problems": []}:
+            typer.echo(f"reloaded: the service at {admin}, process {pid}")
+            return
+        case {"problems": list(problems)}:
+            pass
+        case {"error": {"message": str(message)}}:
+            problems = [message]
+        case _:
+            problems = [f"the answer was {answer.status_code}, and not this service's"]
+    fail("\n".join(["nothing was changed:", *map(str, problems)]), EXIT_FAILED)
 
 
-def _problems(answer: httpx.Response) -> list[str]:
-    """What the service has against it."""
+def _said(answer: httpx.Response) -> Any:
+    """An answer's JSON; None if that is not what it is."""
     try:
-        said = answer.json()
+        return answer.json()
     except ValueError:
-        return [f"the answer was {answer.status_code}, and not this service's"]
-    if "problems" in said:
-        return [str(problem) for problem in said["problems"]]
-    return [said.get("error", {}).get("message", f"the answer was {answer.status_code}")]
+        return None

@@ -13,21 +13,29 @@ from trioproxy.web.connection import render_crash
 
 
 class AdminHouse:
-    """Everything behind the admin address."""
+    """Everything behind the admin address, which stays where it is for the life of the process."""
 
     def __init__(self, config: Config, staff: Staff) -> None:
-        key = config.admin.key
-        guard = Guard(
-            is_loopback=is_loopback(split_bind(config.admin.bind)[0]),
-            key=None if key is None else key.get_secret_value(),
-        )
+        self._desk = AdminDesk(staff, _guard(config))
         self.listener = Listener(
-            AdminApp(AdminDesk(staff, guard)),
+            AdminApp(self._desk),
             limits_of(config),
             render_crash=render_crash,
         )
+
+    def take(self, config: Config) -> None:
+        """Demand this configuration's key from now on; its address has to be the same."""
+        self._desk.guard = _guard(config)
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             await self.listener.accept(listening, nursery)
+
+
+def _guard(config: Config) -> Guard:
+    key = config.admin.key
+    return Guard(
+        is_loopback=is_loopback(split_bind(config.admin.bind)[0]),
+        key=None if key is None else key.get_secret_value(),
+    )

@@ -4,7 +4,6 @@ import ssl
 from collections.abc import Iterator
 from ipaddress import ip_network
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -16,7 +15,7 @@ from trioproxy.relay.call import Timing
 from trioproxy.server.connection import Limits
 from trioproxy.server.listener import Listener
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
-from trioproxy.telemetry.load import Load, resident_bytes
+from trioproxy.telemetry.load import Load, open_descriptors, resident_bytes
 from trioproxy.telemetry.metrics import Family, Metrics, state, states
 from trioproxy.telemetry.tally import Tally
 from trioproxy.telemetry.task_tree import task_tree
@@ -94,7 +93,7 @@ class House:
             "opened": {name: tally.opened for name, tally in tallies.items()},
             "released": {name: tally.released for name, tally in tallies.items()},
             "idle_upstream_connections": self.pool.idle_connections,
-            "file_descriptors": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+            "file_descriptors": open_descriptors(),
             "memory_bytes": resident_bytes(),
             "lag_s": round(self.load.lag_s, 4),
             "crashes": self.listener.barrier.crashes,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import structlog
@@ -20,9 +21,12 @@ import trio
 
 from trioproxy.config import Config, environment_with
 from trioproxy.net.tcp import TcpStream
-from trioproxy.server.link import Link, Message, Order, Questions
+from trioproxy.server.link import Link, Message, Order, Orders, Questions
+from trioproxy.server.sockets import BACKLOG
 from trioproxy.server.worker import SUPERVISORS_SIGNALS
 
+WORKER = (sys.executable, "-P", "-m", "trioproxy.server.worker")
+"""What a worker is started with; the number of its link's file descriptor comes behind it."""
 _START_S = 60.0
 """How long a worker may take until it serves; a machine under full load is slow to import."""
 _ANSWER_S = 1.0
@@ -42,17 +46,22 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """One process and the line to it.
+    """One process and the line to it. Raises OSError if no process can be started; then nothing is left open.
 
     Attributes:
         slot: which of its crew it is.
-        ready: set once it serves.
+        ready: set once it could serve.
         last: its figures as it last told them, so that they are not lost with it.
         failure: why it could not start, in its own words.
     """
 
     def __init__(
-        self, slot: int, config: Config, sockets: Sequence[socket.socket], on_ready: Callable[[], None]
+        self,
+        slot: int,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        on_ready: Callable[[], None],
+        command: Sequence[str],
     ) -> None:
         self.slot = slot
         self.ready = trio.Event()
@@ -62,8 +71,13 @@ class Worker:
         self.failure: str | None = None
         self._patience = trio.CancelScope()
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = _spawn(theirs, sockets)
+        try:
+            with theirs:
+                self._process = _spawn(command, theirs, sockets)
+        except OSError:
+            ours.close()
+            raise
+        self._orders = Orders()
         self._link = Link(TcpStream(ours))
         self._questions = Questions(self._link)
         numbers = [listening.fileno() for listening in sockets]
@@ -81,7 +95,7 @@ class Worker:
         try:
             with self._patience:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._link.send, self._setup)
+                    nursery.start_soon(self._tell)
                     nursery.start_soon(self._kill_if_not_ready)
                     await self._listen()
                     await _wait_ended(self._process.pid)
@@ -93,14 +107,14 @@ class Worker:
             self._process.kill()  # harmless when it has ended
             code = self._process.wait()
             self.is_alive = False
-            with trio.CancelScope(shield=True):
-                await self._link.aclose()  # no waiting: closing a socket takes no time
+            self._link.close_nowait()
         return code
 
-    async def order(self, order: Order, patience_s: float) -> None:
-        """Tell it to end, at least as strictly as `order`; after `patience_s` seconds it is killed."""
+    def order(self, order: Order, patience_s: float = inf) -> None:
+        """Tell it what to do. Does not wait, neither for the worker nor for room in the line; after `patience_s`
+        seconds it is killed."""
         self._patience.deadline = min(self._patience.deadline, trio.current_time() + patience_s)
-        await self._link.send({"order": int(order)})
+        self._orders.give(order)
 
     async def ask(self, what: str) -> Any:
         """What it answers to a question, or None if it does not."""
@@ -110,6 +124,14 @@ class Worker:
         if what == "metrics" and answer is not None:
             self.last = answer
         return answer
+
+    async def _tell(self) -> None:
+        """Send it all that it needs to know first, and then each order."""
+        await self._link.send(self._setup)
+        order = Order.WAIT
+        while order < Order.STOP:
+            order = await self._orders.wait_for(Order(order + 1))
+            await self._link.send({"order": int(order)})
 
     async def _listen(self) -> None:
         while (message := await self._link.receive()) is not None:
@@ -134,20 +156,29 @@ class Worker:
 class Crew:
     """The workers of one configuration. `run` is its life; `order` ends it.
 
+    None accepts before all are ready: a crew that cannot start has taken no connection along.
+
     Attributes:
         workers: the current one of each slot.
         restarts: how many were replaced.
     """
 
     def __init__(
-        self, config: Config, sockets: Sequence[Sequence[socket.socket]], on_end: Callable[[Worker], None]
+        self,
+        config: Config,
+        sockets: Sequence[Sequence[socket.socket]],
+        on_end: Callable[[Worker], None],
+        *,
+        command: Sequence[str] = WORKER,
     ) -> None:
-        """`sockets` holds each slot's; `on_end` is called with every worker that has ended."""
+        """`sockets` holds each slot's, which listen once all workers are ready; `on_end` is called with every worker
+        that has ended."""
         self.config = config
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self._sockets = sockets
         self._on_end = on_end
+        self._command = command
         self._leaving = trio.Event()
         self._is_up = False
         self._failed_starts = 0
@@ -162,18 +193,18 @@ class Crew:
             async with trio.open_nursery() as starting:
                 for slot in range(len(self._sockets)):
                     starting.start_soon(nursery.start, self._keep, slot, nursery.cancel_scope)
-            self._is_up = True
+            self._open(nursery.cancel_scope)
             task_status.started()
         if self._failure is not None:
             raise WorkerFailed(self._failure)
 
-    async def order(self, order: Order) -> None:
-        """Tell every worker to end; a later, stricter order makes it quicker."""
+    def order(self, order: Order) -> None:
+        """Tell every worker to end; a later, stricter order makes it quicker. Does not wait."""
         self._leaving.set()
         drain = self.config.drain
         patience_s = {Order.RETIRE: drain.timeout_s, Order.DRAIN: drain.delay_s + drain.timeout_s}.get(order, 0.5)
         for worker in list(self.workers.values()):
-            await worker.order(order, patience_s + _SPARE_S)
+            worker.order(order, patience_s + _SPARE_S)
 
     async def ask(self, what: str) -> list[tuple[Worker, Any]]:
         """The answers of those workers that answer."""
@@ -189,33 +220,62 @@ class Crew:
                 nursery.start_soon(ask_one, worker)
         return answers
 
+    def _open(self, all_workers: trio.CancelScope) -> None:
+        """All are ready: let them accept."""
+        self._is_up = True
+        if self._leaving.is_set():
+            return
+        try:
+            for listening in [one for sockets in self._sockets for one in sockets]:
+                listening.listen(BACKLOG)  # nothing happens to one that does already
+        except OSError as error:
+            self._failure = f"cannot listen: {error.strerror}"
+            all_workers.cancel(reason=self._failure)
+        for worker in self.workers.values():
+            worker.order(Order.SERVE)
+
     async def _keep(self, slot: int, all_workers: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve one slot by one worker after the other."""
         pause_s = 0.0
+        was_ready = False
         on_ready: Callable[[], None] = task_status.started
         while not self._leaving.is_set():
-            worker = self.workers[slot] = Worker(slot, self.config, self._sockets[slot], on_ready)
             born = trio.current_time()
-            code = await worker.run()
-            self._on_end(worker)
+            worker, reason = await self._live(slot, on_ready)
+            served = worker is not None and worker.ready.is_set()
+            was_ready = was_ready or served
             if self._leaving.is_set():
-                if not self._is_up and not worker.ready.is_set():
-                    task_status.started()  # told to end before it was there: nobody waits for it any more
                 break
-            reason = worker.failure or _said(code)
-            self._failed_starts = 0 if worker.ready.is_set() else self._failed_starts + 1
-            if not worker.ready.is_set() and self._is_lost():
+            self._failed_starts = 0 if served else self._failed_starts + 1
+            if not served and self._is_lost():
                 self._failure = reason
                 all_workers.cancel(reason=reason)
                 await trio.sleep_forever()
             lived_s = trio.current_time() - born
             pause_s = _FIRST_PAUSE_S if lived_s > _HEALTHY_S or not pause_s else min(2 * pause_s, _LONGEST_PAUSE_S)
-            log.error("worker died", worker=slot, pid=worker.pid, reason=reason, next_in_s=pause_s)
+            pid = None if worker is None else worker.pid
+            log.error("worker died", worker=slot, pid=pid, reason=reason, next_in_s=pause_s)
             with trio.move_on_after(pause_s):
                 await self._leaving.wait()
+                break
             self.restarts += 1
             on_ready = partial(log.info, "worker replaced", worker=slot)
-        del self.workers[slot]
+        self.workers.pop(slot, None)
+        if not was_ready:
+            task_status.started()  # told to end before it was there: nobody waits for it any more
+
+    async def _live(self, slot: int, on_ready: Callable[[], None]) -> tuple[Worker | None, str]:
+        """One worker's life: the worker, None if no process could be started, and what it ended of."""
+        try:
+            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command)
+        except OSError as error:
+            return None, f"no process can be started: {error.strerror}"
+        self.workers[slot] = worker
+        if self._is_up:
+            worker.order(Order.SERVE)
+        code = await worker.run()
+        self._on_end(worker)
+        return worker, worker.failure or _said(code)
 
     def _is_lost(self) -> bool:
         """Whether a worker that cannot start is the end: at first, or when no other serves and it was tried enough."""
@@ -227,7 +287,7 @@ def _said(code: int) -> str:
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def _spawn(link: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], link: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
     """Start a worker. It finds modules where we do, and nowhere else: not in the folder that we were started in.
 
     Signals are blocked round it: a new process begins with what is blocked here, so one that is meant for the whole
@@ -238,7 +298,7 @@ def _spawn(link: socket.socket, sockets: Sequence[socket.socket]) -> subprocess.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS_SIGNALS)
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "trioproxy.server.worker", str(link.fileno())],
+            [*command, str(link.fileno())],
             pass_fds=numbers,
             env=environment_with(PYTHONPATH=path),
             stdin=subprocess.DEVNULL,

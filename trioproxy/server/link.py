@@ -11,6 +11,8 @@ from typing import Any
 
 import trio
 
+from trioproxy.net.tcp import close_nowait
+
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _LENGTH_BYTES = 4
 
@@ -20,17 +22,18 @@ Message = dict[str, Any]
 class Order(IntEnum):
     """What a worker is told to do; each is stricter than the one before it, and none is taken back."""
 
-    SERVE = 0
-    RETIRE = 1  # another worker has this one's place: accept no more, idle connections may ask once more
-    DRAIN = 2  # the service stops: no more work, streams may end
-    STOP = 3  # end every stream now
+    WAIT = 0  # be ready, and accept nothing yet
+    SERVE = 1
+    RETIRE = 2  # another worker has this one's place: accept no more, idle connections may ask once more
+    DRAIN = 3  # the service stops: no more work, streams may end
+    STOP = 4  # end every stream now
 
 
 class Orders:
     """The strictest order so far. `is_orphan`: the one who gives them is gone."""
 
     def __init__(self) -> None:
-        self.current = Order.SERVE
+        self.current = Order.WAIT
         self.is_orphan = False
         self._changed = trio.Event()
 
@@ -88,9 +91,9 @@ class Link:
             self._received += data
         return bytes(self._received[:size])
 
-    async def aclose(self) -> None:
-        """Close our end."""
-        await self._stream.aclose()
+    def close_nowait(self) -> None:
+        """Close our end, at once."""
+        close_nowait(self._stream)
 
 
 class Questions:
@@ -100,9 +103,12 @@ class Questions:
         self._link = link
         self._next = 0
         self._waiting: dict[int, tuple[trio.Event, list[Any]]] = {}
+        self._is_given_up = False
 
     async def ask(self, what: str, timeout_s: float = inf) -> Any:
         """The answer, or None if none came in time or the other side is gone."""
+        if self._is_given_up:
+            return None
         self._next += 1
         number, arrived = self._next, trio.Event()
         box: list[Any] = []
@@ -123,6 +129,7 @@ class Questions:
             arrived.set()
 
     def give_up(self) -> None:
-        """The other side is gone: nobody need wait."""
+        """The other side is gone: nobody need wait, now or later."""
+        self._is_given_up = True
         for arrived, _ in self._waiting.values():
             arrived.set()

@@ -45,6 +45,7 @@ class Listener:
     ) -> None:
         self.connections: set[ClientConnection] = set()
         self._one_ended = trio.Event()
+        self._accepted = 0  # taken from a queue, and not begun yet
         self.barrier = CrashBarrier(render_crash)
         self._app = ASGIWrapper(app)
         self._config = _hypercorn_config(limits.max_header_bytes)
@@ -87,7 +88,15 @@ class Listener:
     def _begin(self, accepted: socket.socket, nursery: trio.Nursery) -> None:
         if self._limits.client_stall_s > UNACKNOWLEDGED_S:  # the kernel shall not be less patient than we
             guard_against_vanished_peers(accepted, unacknowledged_s=self._limits.client_stall_s)
-        nursery.start_soon(self.serve, TcpStream(accepted))
+        self._accepted += 1
+        nursery.start_soon(self._serve_accepted, TcpStream(accepted))
+
+    async def _serve_accepted(self, stream: TcpStream) -> None:
+        self._accepted -= 1
+        try:
+            await self.serve(stream)
+        finally:
+            self._one_ended.set()
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Serve one connection, on any stream, to its end, or turn it away. Raises nothing."""
@@ -129,8 +138,8 @@ class Listener:
             connection.abort()
 
     async def wait_empty(self) -> None:
-        """Wait until no connection is open."""
-        while self.connections:
+        """Wait until no connection is open, nor accepted and not begun."""
+        while self.connections or self._accepted:
             self._one_ended = trio.Event()
             await self._one_ended.wait()
 

@@ -1,9 +1,9 @@
 """Listening sockets. The supervisor opens them, keeps them for life and hands them to its workers.
 
 For each address there is one socket per worker slot, all on one port by `SO_REUSEPORT`: the kernel spreads connections
-over them and no two workers wake for the same one. A closed listening socket resets the connections that wait in its
-queue, so none is ever closed while the service lives: a worker that dies or is replaced leaves its queue to the next
-one of its slot.
+over them and no two workers wake for the same one. It counts those that listen, so a slot that is new listens only once
+its worker is there. A closed listening socket resets the connections that wait in its queue, so none is ever closed
+while its address is served: a worker that dies or is replaced leaves its queue to the next one of its slot.
 """
 
 import socket
@@ -13,8 +13,9 @@ from trioproxy.net.tcp import guard_against_vanished_peers
 BACKLOG = 4096
 
 
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A listening socket. Raises OSError, also if anybody listens there, unless both are `shared`."""
+def bind(host: str, port: int, *, shared: bool = False, listens: bool = True) -> socket.socket:
+    """A listening socket, or one that does not listen yet. Raises OSError, also if anybody listens there, unless both
+    are `shared`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0][4]
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -26,7 +27,8 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         guard_against_vanished_peers(listening)
         listening.bind(address)
-        listening.listen(BACKLOG)
+        if listens:
+            listening.listen(BACKLOG)
         listening.setblocking(False)
     except BaseException:
         listening.close()
@@ -46,10 +48,10 @@ class SlotSockets:
         self._sockets = [bind(host, self.port, shared=True)]
 
     def for_worker(self, slot: int, workers: int) -> list[socket.socket]:
-        """The sockets of one of so many workers. Opens what is missing; raises OSError. With fewer workers than there
-        were before, each takes over the slots of those that are gone."""
+        """The sockets of one of so many workers. Opens what is missing, which does not listen yet; raises OSError. With
+        fewer workers than there were before, each takes over the slots of those that are gone."""
         while len(self._sockets) < workers:
-            self._sockets.append(bind(self.host, self.port, shared=True))
+            self._sockets.append(bind(self.host, self.port, shared=True, listens=False))
         return self._sockets[slot::workers]
 
     def close(self) -> None:

@@ -20,11 +20,14 @@ from trioproxy.server.admin import AdminHouse
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
 from trioproxy.server.link import Order
 from trioproxy.server.sockets import SlotSockets
-from trioproxy.server.worker import SUPERVISORS_SIGNALS
+from trioproxy.server.worker import SUPERVISORS_SIGNALS, allow_descriptors
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
-from trioproxy.telemetry.metrics import Family, Merged, state
+from trioproxy.telemetry.metrics import Family, Merged, counts, state
 
 log = structlog.get_logger()
+
+_Place = tuple[str, int]
+"""A configured address, and which of several that read the same: port 0 is another port each time."""
 
 
 class Supervisor:
@@ -40,7 +43,7 @@ class Supervisor:
         self._log = access_log
         send_structlog_to(access_log)
         self._load = load
-        self._sockets: dict[str, SlotSockets] = {}
+        self._sockets: dict[_Place, SlotSockets] = {}
         self._crews: list[Crew] = []
         self._order = Order.SERVE
         self._reloading = trio.Lock()
@@ -51,6 +54,7 @@ class Supervisor:
         self._refused_reloads = 0
         self._nursery: trio.Nursery
         self._admin = admin
+        self._admin_house = None if admin is None else AdminHouse(config, self)
         try:
             self._current = self._crew_for(config)
         except OSError:
@@ -75,14 +79,16 @@ class Supervisor:
 
         Raises WorkerFailed if the workers cannot start at first, or none can any more.
         """
+        allow_descriptors()
         self._log.start()
         try:
             with trio.open_signal_receiver(*SUPERVISORS_SIGNALS) as signals:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._obey, signals)
-                    await self._nursery.start(self._run_crew, self._current)
-                    if self._admin is not None:
-                        self._nursery.start_soon(AdminHouse(self._current.config, self).serve, self._admin)
+                    async with self._reloading:  # what is to be reloaded has to be there first
+                        await self._nursery.start(self._run_crew, self._current)
+                    if self._admin is not None and self._admin_house is not None:
+                        self._nursery.start_soon(self._admin_house.serve, self._admin)
                     if self._order is Order.SERVE:
                         self._say_listening()
                         on_ready()
@@ -95,7 +101,7 @@ class Supervisor:
     async def reload(self) -> list[str]:
         """Put the configuration as it is now into force, or say what is wrong with it and change nothing.
 
-        Returns the problems, none if new workers serve and the old ones drain.
+        Returns the problems, none if new workers serve and the old ones drain. If cancelled, nothing was changed.
         """
         async with self._reloading:
             problems = await self._reload()
@@ -109,8 +115,11 @@ class Supervisor:
 
     async def metrics(self) -> bytes:
         """Every worker's metrics in one, as Prometheus reads them."""
-        answers = [pair for crew in list(self._crews) for pair in await crew.ask("metrics")]
-        named = [(self._name(worker), families) for worker, families in answers]
+        told = {worker for crew in list(self._crews) for worker, _ in await crew.ask("metrics")}
+        # No checkpoint from here on: a worker that ended meanwhile is counted once, among those that have ended. One
+        # that does not answer still counts as it last did, or the sums would fall and rise again.
+        workers = [worker for crew in self._crews for worker in crew.workers.values() if worker.last is not None]
+        named = [(self._name(one), one.last if one in told else counts(one.last)) for one in workers]
         return self._ended.render(named, self._own_families())
 
     async def resources(self) -> dict[str, Any]:
@@ -127,17 +136,23 @@ class Supervisor:
         if self._order is not Order.SERVE:
             return ["the service is stopping"]
         try:
-            crew = self._crew_for(self._load())
+            config = self._load()
+            if config.admin.bind != self._current.config.admin.bind:
+                return ["admin.bind: takes a restart, a reload cannot change it"]
+            crew = self._crew_for(config)
+            await self._nursery.start(self._run_crew, crew)
+            old, self._current = self._current, crew
+            old.order(Order.RETIRE)
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
         except OSError as error:
             return [f"cannot listen: {error.strerror or error}"]
-        try:
-            await self._nursery.start(self._run_crew, crew)
         except WorkerFailed as failure:
             return [str(failure)]
-        old, self._current = self._current, crew
-        await old.order(Order.RETIRE)
+        finally:
+            self._close_unused()
+        if self._admin_house is not None:
+            self._admin_house.take(config)
         try:
             self._log.reopen()
         except OSError as error:
@@ -145,20 +160,23 @@ class Supervisor:
         return []
 
     def _crew_for(self, config: Config) -> Crew:
-        """The workers of a configuration, not started, with their sockets. An address that was bound once stays so."""
-        for address in config.server.bind:
-            if address not in self._sockets:
-                self._sockets[address] = SlotSockets(*split_bind(address))
+        """The workers of a configuration, not started, with their sockets. Raises OSError."""
+        places = _places(config)
+        for place in places:
+            if place not in self._sockets:
+                self._sockets[place] = SlotSockets(*split_bind(place[0]))
         wanted = config.server.workers
         workers = len(os.sched_getaffinity(0)) if wanted == "auto" else wanted
         sockets = [
-            [one for address in config.server.bind for one in self._sockets[address].for_worker(slot, workers)]
+            [one for place in places for one in self._sockets[place].for_worker(slot, workers)]
             for slot in range(workers)
         ]
         return Crew(config, sockets, self._note_end)
 
     async def _run_crew(self, crew: Crew, *, task_status: trio.TaskStatus[None]) -> None:
         self._crews.append(crew)
+        if self._order is not Order.SERVE:  # told to stop between two steps of a reload
+            crew.order(self._order)
         try:
             await crew.run(task_status=task_status)
         finally:
@@ -170,6 +188,8 @@ class Supervisor:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             match number:
+                case signal.SIGHUP if self._reloading.statistics().tasks_waiting:
+                    pass  # the reload that waits will read the configuration as it is now
                 case signal.SIGHUP:
                     self._nursery.start_soon(self.reload)
                 case signal.SIGUSR1:
@@ -178,7 +198,7 @@ class Supervisor:
                     self._order = Order.DRAIN if self._order is Order.SERVE else Order.STOP
                     log.info("stopping", signal=signal.Signals(number).name, order=self._order.name.lower())
                     for crew in list(self._crews):
-                        await crew.order(self._order)
+                        crew.order(self._order)
                     self._close()  # the workers hold them too, for as long as they accept; nobody must wait behind them
 
     async def _log_resources(self) -> None:
@@ -187,6 +207,7 @@ class Supervisor:
     def _note_end(self, worker: Worker) -> None:
         if worker.last is not None:
             self._ended.keep(worker.last)
+            worker.last = None
 
     def _own_families(self) -> Iterator[Family]:
         workers = [worker for crew in self._crews for worker in crew.workers.values()]
@@ -210,6 +231,16 @@ class Supervisor:
         is_current = self._current.workers.get(worker.slot) is worker
         return str(worker.slot) if is_current else f"{worker.slot}/{worker.pid}"
 
+    def _close_unused(self) -> None:
+        """Close what is bound for no configuration in force: nobody accepts there."""
+        for place in self._sockets.keys() - set(_places(self._current.config)):
+            self._sockets.pop(place).close()
+
     def _close(self) -> None:
         for sockets in self._sockets.values():
             sockets.close()
+
+
+def _places(config: Config) -> list[_Place]:
+    binds = config.server.bind
+    return [(bind, binds[:index].count(bind)) for index, bind in enumerate(binds)]

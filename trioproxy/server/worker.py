@@ -59,8 +59,7 @@ async def _serve_for_supervisor(end: socket.socket) -> None:
 
 def prepare_process() -> None:
     """Set what holds for the whole process: file descriptors up to the hard limit, and the garbage collector."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_descriptors()
     # A full collection walks every live object and stops the event loop for as long: it is the tail of the latency.
     # What lives for ever is taken out of its sight, and the young generation is made large.
     gc.collect()
@@ -68,19 +67,25 @@ def prepare_process() -> None:
     gc.set_threshold(100_000, 50, 50)
 
 
+def allow_descriptors() -> None:
+    """Raise the soft limit on file descriptors to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> None:
     """Serve until told to end, or until the supervisor is gone, and a drain; or until cancelled (then at once)."""
     house.log.start()
     orders = Orders()
-    accepting = trio.CancelScope()
+    door = _Door()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.pool.reap)
             nursery.start_soon(house.load.watch)
-            nursery.start_soon(_accept, house, sockets, nursery, accepting)
-            nursery.start_soon(_listen_to, link, house, orders, nursery)
+            nursery.start_soon(_accept, house, sockets, nursery, orders, door)
+            nursery.start_soon(_listen_to, link, house, orders)
             await link.send({"ready": True})
-            await _drain_when_told(house, orders, accepting)
+            await _drain_when_told(house, orders, door)
             await link.send({"last": house.answer("metrics")})
             nursery.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
     finally:
@@ -88,33 +93,47 @@ async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> N
         house.log.stop(_LAST_LINES_S)
 
 
+class _Door:
+    """Where connections come in: open until `accepting` is cancelled, and `closed` once those in the queues are in."""
+
+    def __init__(self) -> None:
+        self.accepting = trio.CancelScope()
+        self.closed = trio.Event()
+
+
 async def _accept(
-    house: House, sockets: Sequence[socket.socket], nursery: trio.Nursery, accepting: trio.CancelScope
+    house: House, sockets: Sequence[socket.socket], nursery: trio.Nursery, orders: Orders, door: _Door
 ) -> None:
-    """Accept on every socket until `accepting` is cancelled; connections are tasks of `nursery` and go on."""
-    with accepting:
+    """Accept on every socket, once told to, until the door is shut; connections are tasks of `nursery` and go on."""
+    with door.accepting:
+        await orders.wait_for(Order.SERVE)
         async with trio.open_nursery() as acceptors:
             for listening in sockets:
-                acceptors.start_soon(house.listener.accept, listening, nursery)
+                # One that does not listen is new, and the service was told to stop before all workers were there.
+                if listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    acceptors.start_soon(house.listener.accept, listening, nursery)
+    door.closed.set()
 
 
-async def _listen_to(link: Link, house: House, orders: Orders, nursery: trio.Nursery) -> None:
+async def _listen_to(link: Link, house: House, orders: Orders) -> None:
     """Take orders and answer questions, until the supervisor is gone: nobody is left to serve for then."""
     while (message := await link.receive()) is not None:
         if "order" in message:
             orders.give(Order(message["order"]))
         else:
-            answer = {"answer": message["number"], "value": house.answer(message["ask"])}
-            nursery.start_soon(link.send, answer)
+            # Sent from here, so that no figures go out behind later ones.
+            await link.send({"answer": message["number"], "value": house.answer(message["ask"])})
     orders.is_orphan = True
     orders.give(Order.DRAIN)
 
 
-async def _drain_when_told(house: House, orders: Orders, accepting: trio.CancelScope) -> None:
+async def _drain_when_told(house: House, orders: Orders, door: _Door) -> None:
     """Wait for an order to end, and end: quickly or not, as the order says."""
     order = await orders.wait_for(Order.RETIRE)
     drain, listener = house.config.drain, house.listener
-    log.info(order.name.lower(), live=len(house.service.live), timeout_s=drain.timeout_s)
+    log.info(
+        "retiring" if order is Order.RETIRE else "draining", live=len(house.service.live), timeout_s=drain.timeout_s
+    )
     delay_s = drain.delay_s if order is Order.DRAIN and not orders.is_orphan else 0.0
     with trio.move_on_after(delay_s + drain.timeout_s) as time_for_streams:
         async with trio.open_nursery() as nursery:
@@ -122,11 +141,13 @@ async def _drain_when_told(house: House, orders: Orders, accepting: trio.CancelS
             await listener.end_after_answers()
             if delay_s:
                 await trio.sleep(delay_s)
-            accepting.cancel(reason=CancelReason.DRAIN.value)
+            door.accepting.cancel(reason=CancelReason.DRAIN.value)
+            await door.closed.wait()
             if order is not Order.RETIRE:
                 listener.end_idle()
             await listener.wait_empty()
             nursery.cancel_scope.cancel()
+    door.accepting.cancel(reason=CancelReason.DRAIN.value)  # if there was no time to come to it
     house.service.stop_all(CancelReason.DRAIN)
     with trio.move_on_after(_GRACE_S):
         await listener.wait_empty()

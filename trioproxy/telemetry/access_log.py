@@ -66,7 +66,7 @@ class AccessLog:
         """Open the file anew, for one that was moved away. Raises OSError; then it goes on with the old one."""
         if self._file is not None:
             new = _open(self._file)
-            os.dup2(new, self._fd)
+            os.dup2(new, self._fd, inheritable=False)
             os.close(new)
 
     def stop(self, timeout_s: float = 1.0) -> None:

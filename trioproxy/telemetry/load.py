@@ -10,6 +10,7 @@ _MEMORY_EVERY_LOOKS = 10
 _FADING = 0.8
 """What a moment's lateness still counts at the next look: it is forgotten within about a second."""
 _STATM = Path("/proc/self/statm")
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
 class Load:
@@ -50,5 +51,13 @@ def resident_bytes() -> int:
     """This process's resident memory; 0 where the system does not tell."""
     try:
         return int(_STATM.read_bytes().split()[1]) * getpagesize()
+    except OSError:
+        return 0
+
+
+def open_descriptors() -> int:
+    """How many file descriptors this process has open; 0 if it cannot be told, as when none is left to look with."""
+    try:
+        return sum(1 for _ in _DESCRIPTORS.iterdir())
     except OSError:
         return 0

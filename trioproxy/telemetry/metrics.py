@@ -96,6 +96,11 @@ def state(name: str, says: str, value: float, kind: str = "gauge") -> Family:
     return name, says, kind, [(name + ("_total" if kind == "counter" else ""), {}, value)]
 
 
+def counts(families: Iterable[Family]) -> list[Family]:
+    """Those that only grow: a state is true for the moment, but what was counted stays counted."""
+    return [family for family in families if family[2] != "gauge"]
+
+
 class Merged:
     """The sum of what several workers counted. What ended workers counted stays in it, or counters would fall."""
 
@@ -105,11 +110,10 @@ class Merged:
 
     def keep(self, families: Iterable[Family]) -> None:
         """Keep the counters of a worker that has ended."""
-        for name, says, kind, samples in families:
-            if kind != "gauge":
-                self._kinds[name] = (says, kind)
-                for sample, labels, value in samples:
-                    self._ended[name, sample, tuple(labels.items())] += value
+        for name, says, kind, samples in counts(families):
+            self._kinds[name] = (says, kind)
+            for sample, labels, value in samples:
+                self._ended[name, sample, tuple(labels.items())] += value
 
     def render(self, workers: Iterable[tuple[str, Iterable[Family]]], own: Iterable[Family] = ()) -> bytes:
         """The text for Prometheus: counters are summed, each worker's gauges get its name as the label `worker`.

@@ -6,6 +6,7 @@ origin is refused in any case.
 """
 
 import hmac
+import re
 from urllib.parse import urlsplit
 
 from trioproxy.config import is_loopback
@@ -13,6 +14,7 @@ from trioproxy.errors import ForeignHost, ForeignOrigin, InvalidKey
 from trioproxy.wire.headers import Headers, find
 
 _BEARER = b"bearer "
+_HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([0-9a-z._-]+))(?::[0-9]{0,5})?")
 
 
 class Guard:
@@ -36,10 +38,8 @@ class Guard:
 
 def _name_of(host: bytes) -> str:
     """A host field's name or address, without port and brackets."""
-    try:
-        return urlsplit(b"//" + host).hostname.decode("ascii")  # type: ignore[union-attr]
-    except (ValueError, AttributeError):
-        return ""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else (found[1] or found[2]).decode("ascii")
 
 
 def _authority(origin: bytes) -> bytes:
