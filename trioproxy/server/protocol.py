@@ -81,6 +81,7 @@ class RequestStream(HTTPStream):
         rings make the garbage collector stop every stream for a quarter of a second."""
         self.scope.clear()  # type: ignore[attr-defined]
         self.app_put = None  # type: ignore[assignment]
+        self.inbox.fault = None  # its traceback has the frame that raised it, which has the inbox
         del self.inbox
 
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -59,7 +59,6 @@ class Upload:
 
     Attributes:
         is_over: everything was sent; until then the connection cannot be used for another request.
-        fault: what the body's source raised.
     """
 
     def __init__(self, connection: OriginConnection, body: AsyncIterator[bytes], length: int | None) -> None:
@@ -68,7 +67,7 @@ class Upload:
         self._left = length
         self._scope = trio.CancelScope()
         self.is_over = False
-        self.fault: ProxyError | None = None
+        self._fault: ProxyError | None = None
 
     async def run(self) -> None:
         """Send the body piece by piece; nothing is read from its source before the last piece was taken."""
@@ -78,7 +77,7 @@ class Upload:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except ProxyError as fault:
-                self.fault = fault
+                self._fault = fault.with_traceback(None)
                 self._connection.close_nowait()
         if not self.is_over:
             self._connection.send_no_more()
@@ -103,6 +102,14 @@ class Upload:
 
     async def _send(self, data: bytes) -> None:
         await self._connection.stream.send_all(data)
+
+    def raise_fault(self, consequence: Exception) -> None:
+        """Raise what the body's source raised, if it did; `consequence` is what came of that here."""
+        if self._fault is not None:
+            try:
+                raise self._fault from consequence
+            finally:
+                self._fault = None  # its traceback has this frame: a ring
 
     def stop(self) -> None:
         """Send no more."""
@@ -172,8 +179,8 @@ class TrioTransport(httpx.AsyncBaseTransport):
             connection.close_nowait()
             if upload is not None:
                 upload.stop()
-                if upload.fault is not None and isinstance(error, httpx.TransportError):
-                    raise upload.fault from error
+                if isinstance(error, httpx.TransportError):
+                    upload.raise_fault(error)
             raise
         if upload is not None and not upload.is_over and connection.status >= 300:
             upload.stop()

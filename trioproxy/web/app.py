@@ -9,6 +9,8 @@ from quart.sessions import NullSession, SessionInterface, SessionMixin
 from quart.wrappers import BaseRequestWebsocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
+from werkzeug.routing import Rule
 
 from trioproxy.errors import MethodNotAllowed, UnknownPath
 from trioproxy.web import probes
@@ -19,6 +21,10 @@ from trioproxy.web.service import Desk, Service
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.request_head import METHODS
 from trioproxy.wire.target import RELAYED, check_path
+
+_API = "/v1/"
+_BELOW_API = "/v1/<path:rest>"
+_ANYTHING = "/<path:rest>"
 
 D = TypeVar("D", bound=Desk)
 
@@ -32,6 +38,29 @@ class _NoSessions(SessionInterface):
         return self._none
 
 
+class _Matching:
+    """What Quart asks for a request's route. Werkzeug's own matcher walks a tree where a look into a table will do, and
+    leaves a ring of objects behind for each request."""
+
+    __slots__ = ("_method", "_path", "_rules")
+
+    def __init__(self, rules: dict[str, Rule], request: BaseRequestWebsocket) -> None:
+        self._rules = rules
+        self._path: str = request.path
+        self._method: str = request.method
+
+    def match(self, return_rule: bool) -> tuple[Rule, dict[str, str]]:
+        """The rule of the whole path, else of what is below `/v1/`, else of anything. Raises MethodNotAllowed."""
+        if self._method not in METHODS:
+            raise NoSuchMethod
+        rules, path = self._rules, self._path
+        rule = rules.get(path)
+        if rule is None:
+            is_below = path.startswith(_API) and path[len(_API) : len(_API) + 1] not in ("", "/")
+            rule = rules.get(_BELOW_API) if is_below else None
+        return rule or rules[_ANYTHING], {}
+
+
 class RoutedApp(QuartTrio, Generic[D]):
     """An app whose routes run in `RequestConnection`, with what its requests need (`service`). Paths and methods get to
     the routes as they are: Quart's own ideas about them are off."""
@@ -42,8 +71,7 @@ class RoutedApp(QuartTrio, Generic[D]):
     def __init__(self, service: D) -> None:
         super().__init__("trioproxy", static_folder=None)
         self.service = service
-        self.url_map.merge_slashes = False
-        self.url_map.strict_slashes = False
+        self._rules: dict[str, Rule] = {}
         self.config["PROPAGATE_EXCEPTIONS"] = True
 
     def add(self, path: str, route: Callable[[D, Incoming], Awaitable[None]]) -> None:
@@ -55,10 +83,15 @@ class RoutedApp(QuartTrio, Generic[D]):
 
         answer = Answer(run)  # it holds nothing of a request, so all of them share it
 
-        async def view(**_: str) -> Answer:
+        async def view() -> Answer:
             return answer
 
         self.add_url_rule(path, path, view, methods=METHODS, provide_automatic_options=False)
+        (self._rules[path],) = self.url_map.iter_rules(path)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> _Matching | None:  # type: ignore[override]
+        """Quart's way to a request's route."""
+        return None if request is None else _Matching(self._rules, request)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Answer:
         """Run the view, and nothing of what Quart does round it: there are no hooks, signals or response processing to
@@ -84,12 +117,11 @@ class ProxyApp(RoutedApp[Service]):
         super().__init__(service)
         for path in RELAYED:
             self.add(path.decode("ascii"), _relay_or_pass)
-        self.add("/v1/<path:rest>", pass_through)
+        self.add(_BELOW_API, pass_through)
         self.add("/healthz", probes.health)
         self.add("/health", probes.health)
         self.add("/readyz", probes.ready)
-        self.add("/<path:rest>", _unknown_path)
-        self.add("/", _unknown_path)
+        self.add(_ANYTHING, _unknown_path)
 
 
 async def _relay_or_pass(service: Service, incoming: Incoming) -> None:
