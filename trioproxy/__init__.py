@@ -7,7 +7,7 @@ The list of folders is the way of a request:
        │ 2 web/connection      ONE nursery and ONE exit stack for this request               │
        │ 3 web/openai          read the body: model, stream or not (or web/passthrough)      │
        │ 4 relay/relay         the request's whole life in one short function                │
-       │ 5 upstream/dispatch   which endpoint                                                │
+       │ 5 upstream/course     which endpoints, one after the other, and when to give up     │
        │ 6 upstream/attempt    one try at one endpoint ── upstream/transport ────────────────┘
        │ 7 relay/pump          origin bytes → frames → zero-buffer channel; moves the deadlines
        │ 8 relay/shaper        heartbeat, the honest end → bytes

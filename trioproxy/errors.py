@@ -26,6 +26,7 @@
     │   ├── UpstreamTotalTimeout      upstream    504     upstream_total_timeout
     │   ├── UpstreamTruncated         upstream    502     upstream_truncated
     │   └── UpstreamErrorInStream     upstream    502     upstream_error_in_stream
+    ├── NoHealthyUpstream             proxy       503     no_healthy_upstream
     ├── Overloaded                    proxy       503     overloaded
     ├── Draining                      proxy       503     draining
     └── InternalError                 proxy       500     internal_error    (no detail but the request id)
@@ -250,6 +251,12 @@ class UpstreamErrorInStream(UpstreamFault):
         self.status = status
         self.type = kind or self.type
         self.code = code or self.code
+
+
+class NoHealthyUpstream(ProxyError):
+    status = 503
+    code = "no_healthy_upstream"
+    retry_after_s = 1
 
 
 class Overloaded(ProxyError):

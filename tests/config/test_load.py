@@ -63,6 +63,14 @@ def test_the_file_is_the_argument_else_the_variable_else_the_one_in_the_folder(t
     assert load(environ={"TRIOPROXY_CONFIG": ""}, directory=tmp_path).upstream[0].name == "trioproxy"
 
 
+def test_no_file_is_read_where_none_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "trioproxy.toml").write_text("this is not TOML")
+    flags = {"upstream.base_url": URL}
+    for environ in ({}, {"TRIOPROXY_CONFIG": str(tmp_path / "trioproxy.toml")}):
+        config = load(environ=environ, flags=flags, directory=tmp_path, reads_file=False)
+        assert config == Config.model_validate({"upstream": [{"base_url": URL}]})
+
+
 def test_a_file_that_was_asked_for_and_is_missing_is_a_problem(tmp_path: Path) -> None:
     assert problems(tmp_path / "no.toml") == [
         "no.toml:file: cannot be read, expected a TOML file, got No such file or directory"
@@ -90,7 +98,7 @@ def test_variables_are_read_as_the_type_of_their_key(tmp_path: Path) -> None:
     config = load(environ=environ, directory=tmp_path)
     assert config.server.bind == ("127.0.0.1:1", "[::1]:2") and config.server.max_body_bytes == 1024
     assert config.drain.timeout_s == 0.5 and config.stream.end == "lenient"
-    assert config.upstream[0].api_key is not None and config.upstream[0].api_key.get_secret_value() == "sk-1"
+    assert [key.get_secret_value() for key in config.upstream[0].api_key] == ["sk-1"]
     environ["TRIOPROXY_SERVER__BIND"] = '["127.0.0.1:3"]'
     assert load(environ=environ, directory=tmp_path).server.bind == ("127.0.0.1:3",)
 
@@ -146,12 +154,30 @@ def test_without_an_upstream_the_message_says_what_to_type(tmp_path: Path) -> No
     assert problems(tmp_path / "a.toml")[0].startswith("a.toml:upstream: is missing, expected --upstream")
 
 
-def test_two_upstreams_are_one_problem_beside_their_own(file: Path) -> None:
-    assert wrong(file, UPSTREAM * 2) == [
-        "trioproxy.toml:upstream: has too many entries, expected exactly one [[upstream]] in this version, got 2"
+def test_two_upstreams_need_two_names(file: Path) -> None:
+    expected = "a name of its own (upstream[0] has this one)"
+    taken = f'trioproxy.toml:upstream[1].name: is taken, expected {expected}, got "api.openai.com"'
+    assert wrong(file, UPSTREAM * 2) == [taken]
+    found = wrong(file, UPSTREAM * 2 + "[[upstream]]\nbase_url = 5\n")
+    assert len(found) == 2 and found[0].startswith("trioproxy.toml:upstream[2].base_url: is not text")
+    assert found[1] == taken
+
+
+def test_a_flag_or_a_variable_does_not_say_which_of_several_upstreams_it_is_for(file: Path) -> None:
+    file.write_text(UPSTREAM + '[[upstream]]\nbase_url = "http://b"\n[deadlines]\nidle_s = 0')
+    environ = {"TRIOPROXY_UPSTREAM__API_KEY": "env:KEY", "KEY": "sk-1"}
+    says = "does not say which upstream it is for, expected one [[upstream]] in the file, got 2"
+    assert problems(file, environ=environ, flags={"upstream.base_url": "http://c", "drain.delay_s": 1}) == [
+        f"environment:TRIOPROXY_UPSTREAM__API_KEY: {says}",
+        f"command line:upstream.base_url: {says}",
+        "trioproxy.toml:deadlines.idle_s: is out of range, expected seconds > 0, got 0",
     ]
-    found = wrong(file, UPSTREAM + "[[upstream]]\nbase_url = 5\n")
-    assert len(found) == 2 and found[0].startswith("trioproxy.toml:upstream[1].base_url: is not text")
+
+
+def test_a_variable_may_name_several_keys(file: Path) -> None:
+    environ = {"TRIOPROXY_UPSTREAM__API_KEY": "env:A, env:B", "A": "sk-a", "B": "sk-b"}
+    keys = load(file, environ=environ).upstream[0].api_key
+    assert [key.get_secret_value() for key in keys] == ["sk-a", "sk-b"]
 
 
 def test_single_brackets_are_explained(file: Path) -> None:
@@ -203,7 +229,11 @@ def test_each_problem_says_where_what_expected_and_got(file: Path, text: str, pr
     [
         ('api_key = "sk-abc"', "api_key: must not be written here, expected env:NAME or file:PATH"),
         ('api_key = "env:NONE"', "api_key: names a variable that is not set"),
-        ("api_key = ['env:A', 'env:B']", "api_key: must not be written here"),
+        ("api_key = ['k']", "api_key[0]: must not be written here"),
+        ("api_key = []", "api_key: is empty, expected env:NAME or file:PATH"),
+        ("api_key = 5", "api_key: must not be written here"),
+        ("max_concurrent = 0", "max_concurrent: is out of range, expected a number > 0, got 0"),
+        ("max_waiting = -1", "max_waiting: is out of range, expected a number >= 0, got -1"),
         ("headers = 5", "headers: is not a table, expected a table of names and values"),
         ("headers = { 'a b' = 'x' }", 'headers."a b": is not a header\'s name'),
         ("headers = { Host = 'x' }", "headers.Host: is a header that belongs to the connection"),
@@ -363,6 +393,22 @@ def test_a_nested_table_is_shown_as_one(certificate: Path, file: Path) -> None:
             "route[0].deadlines.idle_s: is out of range, expected seconds > 0, got 0",
         ),
         ("[[route]]\nmodels = ['a']\ndeadlines = 5", "route[0].deadlines: is not a table, expected a table of keys"),
+        ("[[route]]\nmodels = ['a']\ntargets = ['b']", "route[0].targets[0]: is not a table, expected a table of keys"),
+        ("[[route]]\nmodels = ['a']\ntargets = [{}]", "route[0].targets[0].upstream: is missing, expected a value"),
+        ("[[route]]\nmodels = ['a']\ntargets = []", "route[0].targets: is empty, expected at least one target"),
+        ("[[route]]\nmodels = ['a']\nretry = 3", "route[0].retry: is not a table, expected a table of keys, got 3"),
+        (
+            "[[route]]\nmodels = ['a']\nretry = { repeat_sent = 1 }",
+            "route[0].retry.repeat_sent: is not true or false, expected true or false, got 1",
+        ),
+        (
+            "[[route]]\nmodels = ['a']\ntargets = [{ upstream = 5 }]",
+            "route[0].targets[0].upstream: is not text, expected text, got 5",
+        ),
+        (
+            "[[route]]\nmodels = ['a']\nstrategy = 'random'",
+            'route[0].strategy: is not a known word, expected "ordered", "weighted", "least_busy" or "fastest"',
+        ),
     ],
 )
 def test_a_problem_of_a_route_names_its_place_in_the_list(file: Path, text: str, problem: str) -> None:
@@ -376,13 +422,96 @@ def test_routes_come_from_the_file_only(file: Path) -> None:
 
 
 def test_routes_are_shown_as_they_would_be_typed(file: Path) -> None:
-    file.write_text(UPSTREAM + "[[route]]\nmodels = ['a*']\ndeadlines = { idle_s = 9 }\n[[route]]\nmodels = ['b']\n")
-    shown = show(load(file, environ={}))
+    file.write_text(
+        UPSTREAM
+        + """name = "a"
+[[route]]
+models = ['a*']
+targets = [{ upstream = "a", model = "b" }, { upstream = "a", weight = 2 }]
+strategy = "weighted"
+sticky = "header:X-Session"
+retry = { statuses = [503, "4xx"], repeat_sent = true }
+fallback = { outage = ["c", "d"] }
+deadlines = { idle_s = 9 }
+[[route]]
+models = ['b']
+"""
+    )
+    config = load(file, environ={})
+    shown = show(config)
     assert (
-        '[[route]]\nmodels = ["a*"]\n\n[route.deadlines]\nidle_s = 9.0\n\n[[route]]\nmodels = ["b"]\n\n[admin]' in shown
+        """[[route]]
+models = ["a*"]
+targets = [{ upstream = "a", model = "b", weight = 1.0 }, { upstream = "a", weight = 2.0 }]
+strategy = "weighted"
+sticky = "header:x-session"
+
+[route.retry]
+tries = 3
+max_wait_s = 2.0
+budget = 0.2
+statuses = [503, "4xx"]
+repeat_sent = true
+
+[route.fallback]
+outage = ["c", "d"]
+
+[route.deadlines]
+idle_s = 9.0
+
+[[route]]
+models = ["b"]
+strategy = "ordered"
+sticky = ""
+
+[route.retry]
+tries = 3
+max_wait_s = 2.0
+budget = 0.2
+statuses = [408, 409, 429, "5xx"]
+repeat_sent = false
+
+[admin]"""
+        in shown
     )
     file.write_text(shown)
-    assert load(file, environ={}).route[0].deadlines.idle_s == 9
+    assert load(file, environ={}) == config
+
+
+def test_a_retry_on_no_status_is_shown_as_such(file: Path) -> None:
+    file.write_text(UPSTREAM + "[[route]]\nmodels = ['b']\nretry = { statuses = [] }\n")
+    config = load(file, environ={})
+    file.write_text(show(config))
+    assert load(file, environ={}) == config and config.route[0].retry.statuses == ()
+
+
+def test_what_does_not_fit_together_is_told_with_all_the_rest(file: Path) -> None:
+    text = (
+        UPSTREAM
+        + """
+[[route]]
+models = ["a"]
+targets = [{ upstream = "opnai" }]
+fallback = { outage = ["b"] }
+[[route]]
+models = ["b"]
+targets = [{ upstream = "api.openai.com", wieght = 2 }, { upstream = "api.opnai.com", weight = -1 }]
+fallback = { context_length = ["c", "a"], outgae = ["b"] }
+"""
+    )
+    upstream = "is not a known upstream, expected"
+    loop = "is part of a loop, expected fallbacks that come to an end, got"
+    assert wrong(file, text) == [
+        f"trioproxy.toml:{problem}"
+        for problem in (
+            'route[1].targets[0].wieght: is not a known key, expected "weight", got "wieght"',
+            "route[1].targets[1].weight: is out of range, expected a number >= 0, got -1",
+            'route[1].fallback.outgae: is not a known key, expected "outage", got "outgae"',
+            f'route[0].targets[0].upstream: {upstream} one of api.openai.com, got "opnai"',
+            f'route[1].targets[1].upstream: {upstream} "api.openai.com", got "api.opnai.com"',
+            f'route[1].fallback.context_length[1]: {loop} "b" → "a" → "b"',
+        )
+    ]
 
 
 def test_numbers_come_from_the_environment_also_where_a_key_may_be_off_or_a_word(file: Path) -> None:

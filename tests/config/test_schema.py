@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trioproxy.config import Config, Secret, Upstream, Wrong, load, split_bind
-from trioproxy.config.schema import Route, RouteDeadlines, Section
+from trioproxy.config.route import Fallback, Retry, Route, RouteDeadlines, Target
+from trioproxy.config.section import Section
 
 EXAMPLE = Path(__file__).parents[2] / "conf" / "trioproxy.toml"
 URL = "https://api.openai.com/v1"
@@ -44,6 +45,10 @@ def sections() -> dict[str, type[Section]]:
     models["upstream"] = Upstream
     models["route"] = Route
     return models  # type: ignore[return-value]
+
+
+def parts_of_a_route() -> dict[str, type[Section]]:
+    return {"targets": Target, "retry": Retry, "fallback": Fallback}
 
 
 def uncommented() -> dict[str, Any]:
@@ -81,11 +86,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (config.admin.bind, config.admin.key) == ("127.0.0.1:9901", None)
     upstream = config.upstream[0]
     assert (upstream.name, upstream.dialect, dict(upstream.headers)) == ("api.openai.com", "openai", {})
-    assert (upstream.api_key, upstream.proxy, upstream.ca_file) == (None, None, None)
+    assert (upstream.api_key, upstream.proxy, upstream.ca_file) == ((), None, None)
+    assert (upstream.max_concurrent, upstream.max_waiting) == (None, 100)
 
 
 def test_every_key_has_one_sentence_that_describes_it() -> None:
-    models: list[type[Section]] = [Config, RouteDeadlines, *sections().values()]
+    models: list[type[Section]] = [Config, RouteDeadlines, *sections().values(), *parts_of_a_route().values()]
     for model in models:
         for key, field in model.model_fields.items():
             assert re.fullmatch(r"[A-Z].+\.", field.description or ""), key
@@ -106,6 +112,17 @@ def test_the_example_file_shows_every_key_and_no_other() -> None:
     assert {section: set(keys) for section, keys in {**shown, "upstream": upstream, "route": route}.items()} == {
         section: set(model.model_fields) for section, model in sections().items()
     }
+    [route["targets"]] = route["targets"]
+    for name, model in parts_of_a_route().items():
+        assert set(route[name]) == set(model.model_fields)
+
+
+def test_what_the_example_file_shows_of_a_route_are_the_defaults() -> None:
+    shown = uncommented()["route"][0]
+    route = Route.model_validate({**shown, "fallback": {}})
+    assert (route.strategy, route.sticky, route.retry) == ("ordered", "", Retry())
+    assert route.targets[0].weight == 1
+    assert uncommented()["upstream"][0]["max_waiting"] == upstream_with().max_waiting
 
 
 def test_each_key_of_the_example_file_has_a_sentence_above_it() -> None:
@@ -126,7 +143,7 @@ def test_the_example_file_loads_when_everything_in_it_is_taken_into_use(tmp_path
     config = load(file, environ={"OPENAI_API_KEY": "sk-1", "GATEWAY_KEY": "g-1", "PROXY_ADMIN_KEY": "a-1"})
     upstream = config.upstream[0]
     assert upstream.base_url == URL and upstream.ca_file == tmp_path / "ca.pem"
-    assert upstream.api_key is not None and upstream.api_key.get_secret_value() == "sk-1"
+    assert [key.get_secret_value() for key in upstream.api_key] == ["sk-1"]
     assert upstream.headers["X-Gateway-Key"].get_secret_value() == "g-1"
     assert upstream.name == upstream_with().name and upstream.dialect == upstream_with().dialect
 
@@ -323,14 +340,36 @@ def test_an_access_log_needs_a_folder_that_exists(tmp_path: Path) -> None:
 
 
 def test_a_secret_may_be_given_to_a_model_directly() -> None:
-    upstream = Upstream(base_url=URL, api_key=Secret("sk-1", "env:A"), proxy=Secret("http://p:1", "http://p:1"))
-    assert upstream.api_key == Secret("sk-1", "env:A") and upstream.proxy is not None
+    upstream = Upstream(base_url=URL, api_key=(Secret("sk-1", "env:A"),), proxy=Secret("http://p:1", "http://p:1"))
+    assert upstream.api_key == (Secret("sk-1", "env:A"),) and upstream.proxy is not None
+    assert upstream_with(api_key=Secret("sk-1", "env:A")).api_key == upstream.api_key
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_any_number_of_upstreams_but_one_is_refused(count: int) -> None:
-    with pytest.raises(ValidationError, match="expected"):
-        Config.model_validate({"upstream": [{"base_url": URL}] * count})
+def test_there_is_one_upstream_at_least_and_each_has_a_name_of_its_own() -> None:
+    for upstreams, what in (([], "is missing"), ([{"base_url": URL}] * 2, "is taken")):
+        with pytest.raises(ValidationError, match=what):
+            Config.model_validate({"upstream": upstreams})
+    config = Config.model_validate({"upstream": [{"base_url": URL}, {"base_url": URL, "name": "second"}]})
+    assert [upstream.name for upstream in config.upstream] == ["api.openai.com", "second"]
+
+
+def test_an_upstream_may_have_several_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "sk-a")
+    monkeypatch.setenv("B", "sk-b")
+    given = upstream_with(api_key=["env:A", "env:B"])
+    assert [key.get_secret_value() for key in given.api_key] == ["sk-a", "sk-b"] and given.holds_secrets
+    assert upstream_with(api_key="env:A").api_key == given.api_key[:1]
+    assert not upstream_with().holds_secrets and upstream_with(headers={"a": "b"}).holds_secrets
+    assert "is empty" in refusal("upstream", api_key=[])
+    assert "names a key twice" in refusal("upstream", api_key=["env:A", "env:A"])
+    assert "must not be written here" in refusal("upstream", api_key=["env:A", 5])
+
+
+def test_an_upstream_may_have_bounds() -> None:
+    bounded = upstream_with(max_concurrent=1, max_waiting=0)
+    assert (bounded.max_concurrent, bounded.max_waiting) == (1, 0)
+    assert "expected a number > 0" in refusal("upstream", max_concurrent=0)
+    assert "expected a number >= 0" in refusal("upstream", max_waiting=-1)
 
 
 def test_a_certificate_and_its_key_must_belong_together(tmp_path: Path) -> None:

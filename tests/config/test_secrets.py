@@ -120,8 +120,7 @@ def test_a_secret_that_is_in_use_is_in_no_output(secret: str) -> None:
     flags = {"upstream.base_url": URL, "upstream.api_key": "env:KEY", "upstream.headers": headers}
     flags["upstream.proxy"] = f"http://me:{password}@proxy.example:3128"
     config = load(flags=flags, environ={"KEY": secret, "HEADER": secret}, directory=Path("/nonexistent"))
-    assert config.upstream[0].api_key is not None
-    assert config.upstream[0].api_key.get_secret_value() == secret
+    assert [key.get_secret_value() for key in config.upstream[0].api_key] == [secret]
     assert config.upstream[0].headers["x-gateway"].get_secret_value() == secret
     assert MARK not in everything_printed(config)
 
@@ -139,7 +138,7 @@ def test_a_secret_in_a_wrong_configuration_is_in_no_error(tmp_path: Path, secret
     environ = {"BLANK": secret + "\n", "TRIOPROXY_UNKNOWN": secret}
     with pytest.raises(ConfigError) as caught:
         load(file, environ=environ)
-    assert len(caught.value.problems) >= 12
+    assert len(caught.value.problems) >= 11  # 12 if the secret does not happen to make the first URL a good one
     assert MARK not in str(caught.value) and MARK not in repr(caught.value.problems)
     # A traceback would print what led to the error.
     assert caught.value.__context__ is None and caught.value.__cause__ is None
@@ -150,7 +149,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-1\n")
     file.write_text(UPSTREAM + 'api_key = "file:key"\n[telemetry]\naccess_log = "access.log"\n')
     config = load(file, environ={}, directory=Path("/nonexistent"))
-    assert config.upstream[0].api_key is not None and config.upstream[0].api_key.get_secret_value() == "sk-1"
+    assert [key.get_secret_value() for key in config.upstream[0].api_key] == ["sk-1"]
     assert config.telemetry.access_log == str(tmp_path / "access.log")
 
 
@@ -169,6 +168,7 @@ def test_what_is_shown_is_toml_with_every_secret_masked(tmp_path: Path) -> None:
             "api_key": "env:KEY (set)",
             "headers": {"Anthropic-Version": "2023-06-01", "X-Api-Key": "***", "X-B": "env:B (set)"},
             "dialect": "openai",
+            "max_waiting": 100,
             "proxy": "http://me:***@p:1",
         }
     ]

@@ -138,7 +138,8 @@ class HouseUnderTest:
         self._lockstep = lockstep
         self.log = ListLog()
         self.origin = Origin(nursery, script, lockstep=lockstep)
-        flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
+        if file is None or "[[upstream]]" not in file.read_text():
+            flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
         config = load(file, flags=flags, environ={})
         self.house = House(config, self.log, open_tcp=self.origin.open_tcp)
         self._serving: list[trio.CancelScope] = []
@@ -173,10 +174,10 @@ async def open_house(
 ) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
 
-    At the end, once the client has left and all is quiet, nothing may be left: no task, connection or live request, and
-    all that was counted as opened was counted as released.
+    At the end, once the client has left and all is quiet, nothing may be left: no task, connection,
+    live request or place at an upstream, and all that was counted as opened was counted as released.
     Flags are configuration keys with `__` for the dot, for example `deadlines__idle_s=5`; `file` is a configuration
-    file for what flags cannot say.
+    file for what flags cannot say; it may have upstreams of its own, whose hosts are `origin.scripts`.
     """
     counter = TaskCounter()
     async with trio.open_nursery() as nursery:
@@ -193,6 +194,7 @@ async def open_house(
             assert not house.house.service.live
             assert not house.house.listener.connections
             assert house.origin.still_open == 0
+            assert not any(endpoint.slots.taken for endpoint in house.house.endpoints.values())
             resources = house.house.answer("resources")
             assert not any(resources["open"].values()), resources["open"]
             assert resources["opened"] == resources["released"]

@@ -30,8 +30,9 @@ DONE = b"data: [DONE]\n\n"
 class Visit:
     """One connection to the origin, from the origin's end."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, host: str = "") -> None:
         self.stream = stream
+        self.host = host
         self.received = b""
         self.opened = trio.current_time()
         self.closed: float | None = None
@@ -84,11 +85,14 @@ Script = Callable[[Visit], Awaitable[None]]
 
 
 class Origin:
-    """Plays `script` on every connection that the house opens; afterwards watches for the proxy leaving.
+    """Plays `script`, or that of the host if it has one, on every connection that the house opens; afterwards watches
+    for the proxy leaving.
 
     Attributes:
         visits: the connections so far.
-        refuses: whether connections are refused.
+        scripts: those of some hosts.
+        asked: the hosts that connections were asked for, refused or not.
+        refuses: whether connections are refused; `refusing` names the hosts that do so alone.
         is_unreachable: whether opening a connection goes on for ever.
     """
 
@@ -97,25 +101,29 @@ class Origin:
         self.script = script
         self._pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
         self.visits: list[Visit] = []
+        self.scripts: dict[str, Script] = {}
+        self.asked: list[str] = []
         self.refuses = False
+        self.refusing: set[str] = set()
         self.is_unreachable = False
 
     async def open_tcp(self, host: str, port: int) -> trio.abc.Stream:
         """Stands in for `upstream.connect.open_tcp`."""
         await trio.lowlevel.checkpoint()
+        self.asked.append(host)
         if self.is_unreachable:
             await trio.sleep_forever()
-        if self.refuses:
+        if self.refuses or host in self.refusing:
             raise OSError("refused")
         ours, theirs = self._pair()
-        visit = Visit(ours)
+        visit = Visit(ours, host)
         self.visits.append(visit)
         self._nursery.start_soon(self._play, visit)
         return theirs
 
     async def _play(self, visit: Visit) -> None:
         try:
-            await self.script(visit)
+            await self.scripts.get(visit.host, self.script)(visit)
             await visit.wait_left()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             visit.closed = trio.current_time()

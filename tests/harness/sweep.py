@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -21,7 +22,8 @@ DRAIN = "drain"
 @dataclass(frozen=True)
 class Story:
     """What the origin does and what the client does, when nothing is cut. `lockstep` is a network that holds nothing:
-    a client that does not read stalls its sender. `drains` asks for a sweep with `DRAIN` too."""
+    a client that does not read stalls its sender. `drains` asks for a sweep with `DRAIN` too. `config` is
+    what a configuration file says."""
 
     name: str
     origin: Script
@@ -30,6 +32,7 @@ class Story:
     lockstep: bool = False
     refuses: bool = False
     drains: bool = False
+    config: str = ""
 
 
 @dataclass
@@ -41,13 +44,13 @@ class Outcome:
     origins: int
 
 
-def play(story: Story, cut: str, step: int) -> Outcome:
+def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome:
     """Play a story with `cut` cut before its `step`-th step (0: not at all). Raises if anything is left behind: the
     house itself checks that at its end."""
     instrument = AtStep(step)
 
     async def main() -> Outcome:
-        async with open_house(story.origin, lockstep=story.lockstep, **dict(story.flags)) as house:
+        async with open_house(story.origin, lockstep=story.lockstep, file=file, **dict(story.flags)) as house:
             house.origin.refuses = story.refuses
             client = house.connect()
             with trio.CancelScope() as leaving:

@@ -240,16 +240,16 @@ def running(
 
 @contextmanager
 def serving(
-    upstream: str,
+    upstream: str | None,
     *arguments: str,
     env: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Iterator[Server]:
-    """A proxy in front of `upstream`, listening. Open streams may go on for a second after the end."""
+    """A proxy in front of `upstream`, listening; None: in front of those in the file of `directory`. Open streams may
+    go on for a second after the end."""
     given = {"TRIOPROXY_DRAIN__TIMEOUT_S": "1", **(env or {})}
-    with running(
-        "serve", "--upstream", upstream, "--bind", "127.0.0.1:0", *arguments, env=given, directory=directory
-    ) as proxy:
+    flags = () if upstream is None else ("--upstream", upstream)
+    with running("serve", *flags, "--bind", "127.0.0.1:0", *arguments, env=given, directory=directory) as proxy:
         proxy.port = int(json.loads(proxy.wait_for_text('"listening"', START_S))["port"])
         yield proxy
         assert proxy.process.poll() is None, f"the proxy has died: {proxy.err}"

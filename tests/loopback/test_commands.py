@@ -103,6 +103,14 @@ class TestWhatCannotStart:
                 assert err
                 assert "Traceback" not in err
 
+    def test_reload_takes_the_admin_address_from_a_file_with_several_upstreams(self, tmp_path: Path) -> None:
+        upstreams = "".join(f'[[upstream]]\nbase_url = "http://{name}/v1"\n' for name in ("a", "b"))
+        (tmp_path / "trioproxy.toml").write_text(f'{upstreams}[admin]\nbind = "127.0.0.1:1"\n')
+        with running("reload", directory=tmp_path) as process:
+            code, _, err = ended(process)
+        assert code == 1
+        assert err.startswith("cannot reach the admin address at http://127.0.0.1:1:"), err
+
     def test_a_log_that_cannot_be_opened_is_an_error(self, upstream: Server, tmp_path: Path) -> None:
         env = {"TRIOPROXY_TELEMETRY__ACCESS_LOG": str(tmp_path / "no" / "such" / "folder")}
         with running("serve", "--upstream", upstream.base_url, "--bind", "127.0.0.1:0", env=env) as process:
@@ -139,6 +147,15 @@ SECRETS_IN_PLACE = """
 base_url = "https://api.openai.com/v1"
 proxy = "http://user:sk-proxy-password@127.0.0.1:3128"
 headers = { "x-gateway-token" = "sk-written-out" }
+"""
+
+NEVER_REACHED = """
+[[upstream]]
+base_url = "https://api.openai.com/v1"
+[[route]]
+models = ["gpt-*"]
+[[route]]
+models = ["gpt-4o"]
 """
 
 
@@ -181,6 +198,16 @@ class TestCheck:
         assert "https://api.openai.com/v1" in out
         assert "idle_s = 300" in out
         assert "sk-very-secret" not in out
+
+    def test_what_is_hardly_meant_is_a_warning_and_no_failure(self, tmp_path: Path) -> None:
+        file = tmp_path / "good.toml"
+        file.write_text(NEVER_REACHED)
+        with running("check", str(file)) as process:
+            code, out, err = ended(process)
+        assert (code, out) == (0, "ok")
+        assert err == (
+            'warning: route[1].models[0]: "gpt-4o" is never reached, route[0].models[0] = "gpt-*" comes before it'
+        )
 
     def test_show_masks_secrets_that_were_written_out(self, tmp_path: Path) -> None:
         file = tmp_path / "good.toml"
@@ -270,6 +297,15 @@ class TestDemo:
             text = "\n".join(demo.out)
             assert f"curl -N http://127.0.0.1:{demo.port}/v1/chat/completions" in text
             assert f'base_url="http://127.0.0.1:{demo.port}/v1"' in text
+            assert demo.err == []
+
+    def test_demo_wants_nothing_of_a_configuration_file(self, tmp_path: Path) -> None:
+        upstreams = "".join(f'[[upstream]]\nbase_url = "http://{name}/v1"\napi_key = "env:NONE"\n' for name in "ab")
+        (tmp_path / "trioproxy.toml").write_text(f"{upstreams}[server]\nworkers = 0\n")
+        with running("demo", "--bind", "127.0.0.1:0", directory=tmp_path) as demo:
+            demo.port = int(json.loads(demo.wait_for_text('"listening"', START_S))["port"])
+            assert ask(demo.port, "GET", "/v1/models").status == 200
+            assert demo.stop(signal.SIGINT) == 0
             assert demo.err == []
 
     def test_the_words_of_the_demo_upstream_are_listed(self) -> None:

@@ -29,6 +29,7 @@ def exchange(**changes: Any) -> Exchange:
         "stream": True,
         "upstream": "one",
         "attempts": 1,
+        "tries": [("one", "200")],
         "head_at": 10.1,
         "first_content_at": 10.25,
         "ended": 12.0,
@@ -83,15 +84,23 @@ def test_a_stream_that_went_well_is_counted_once_in_each_family() -> None:
 
 def test_what_went_wrong_is_counted_by_its_reason() -> None:
     late = exchange(
-        head_at=None, first_content_at=None, outcome="failed", code="upstream_head_timeout", deadline=Deadline.HEAD
+        tries=[("two", "503"), ("one", "upstream_head_timeout")],
+        head_at=None,
+        first_content_at=None,
+        outcome="failed",
+        code="upstream_head_timeout",
+        deadline=Deadline.HEAD,
     )
     gone = exchange(outcome="cancelled", reason=CancelReason.CLIENT_GONE.value, gone_at=11.5)
-    refused = exchange(stream=False, upstream=None, attempts=0, head_at=None, first_content_at=None, outcome="failed")
+    refused = exchange(
+        stream=False, upstream=None, attempts=0, tries=[], head_at=None, first_content_at=None, outcome="failed"
+    )
     metrics = counted(late, gone, refused)
     metrics.shed("lag")
     figures = shown([("0", over_the_link(metrics))])
     assert at(figures, "stream_end_total", reason="upstream_head_timeout") == 1
     assert at(figures, "attempts_total", upstream="one", result="upstream_head_timeout") == 1
+    assert at(figures, "attempts_total", upstream="two", result="answered") == 1
     assert at(figures, "deadline_total", deadline="head") == 1
     assert at(figures, "stream_end_total", reason="client_gone") == 1
     assert at(figures, "cancel_seconds_sum") == pytest.approx(0.5)

@@ -1,40 +1,39 @@
-"""One endpoint gets every request."""
+"""Where requests may go: each model's way, and which of its targets serve a dialect."""
 
-import pytest
-import trio
-import trio.testing
-
-from tests.harness.origin import Visit
-from tests.harness.wires import HOST, open_net
-from trioproxy.errors import UpstreamHeadTimeout
-from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.policy.routing import Routes
+from trioproxy.upstream.dispatch import Dispatcher, Target, Way
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
+from trioproxy.wire.dialect import Dialect
 
 
-async def test_a_request_goes_to_the_endpoint_within_its_time(autojump_clock: trio.testing.MockClock) -> None:
-    got: list[bytes] = []
+def endpoint(name: str, *, is_anthropic: bool = False) -> Endpoint:
+    return Endpoint(name, f"http://{name}/v1", pool=Pool(), connect_s=5, is_anthropic=is_anthropic)
 
-    async def script(visit: Visit) -> None:
-        got.append(await visit.read_request())
-        await visit.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
-        got.append(await visit.read_request())
 
-    async with open_net(script) as net, trio.open_nursery() as nursery:
-        headers = [(b"authorization", b"Bearer own")]
-        endpoint = Endpoint(
-            "name", f"http://{HOST}/api", pool=Pool(), connect_s=5, headers=headers, open_tcp=net.open_tcp
-        )
-        dispatcher = Dispatcher(endpoint)
-        length = (b"content-length", b"2")
-        with await dispatcher.open(
-            "POST", b"/v1/x?a=b", [length], b"{}", connect_s=5, head_s=7, nursery=nursery
-        ) as attempt:
-            assert attempt.endpoint is endpoint
-            assert attempt.take_whole() == b"hi"
-        assert got == [
-            b"POST /api/x?a=b HTTP/1.1\r\nhost: origin.test\r\ncontent-length: 2\r\nauthorization: Bearer own\r\n\r\n{}"
-        ]
-        with pytest.raises(UpstreamHeadTimeout):
-            await dispatcher.open("GET", b"/v1/y", [], b"", connect_s=5, head_s=7, nursery=nursery)
-        assert trio.current_time() == pytest.approx(7)
+def test_a_target_is_named_after_its_endpoint_and_its_model() -> None:
+    assert Target(endpoint("a")).name == "a"
+    assert Target(endpoint("a"), "small").name == "a/small"
+
+
+def test_a_dialect_goes_to_the_targets_that_serve_it() -> None:
+    openai, anthropic = Target(endpoint("openai")), Target(endpoint("anthropic", is_anthropic=True))
+    way = Way([openai, anthropic])
+    assert way.targets_for(Dialect.MESSAGES) == [anthropic]
+    assert way.targets_for(Dialect.CHAT) == way.targets_for(Dialect.OTHER) == [openai]
+
+
+def test_a_dialect_that_nobody_serves_goes_to_all() -> None:
+    openai, anthropic = Target(endpoint("openai")), Target(endpoint("anthropic", is_anthropic=True))
+    assert Way([openai]).targets_for(Dialect.MESSAGES) == [openai]
+    assert Way([anthropic]).targets_for(Dialect.CHAT) == [anthropic]
+
+
+def test_the_dispatcher_knows_the_way_of_each_model() -> None:
+    a, b = endpoint("a"), endpoint("b")
+    small, others = Way([Target(a)]), Way([Target(a), Target(b)])
+    dispatcher = Dispatcher([a, b], Routes([(["small-*"], small)], others))
+    assert dispatcher.endpoints == [a, b]
+    assert dispatcher.ways.find("small-1") is small
+    assert dispatcher.ways.find("large") is dispatcher.ways.find(None) is others
+    assert 0 <= dispatcher.draw() < 1

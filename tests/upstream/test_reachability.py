@@ -18,7 +18,7 @@ def looked_after(
 ) -> tuple[Reachability, Pool]:
     pool = Pool()
     endpoint = Endpoint("name", f"{scheme}://{HOST}/v1", pool=pool, connect_s=connect_s, tls=tls, open_tcp=net.open_tcp)
-    return Reachability(endpoint), pool
+    return Reachability([endpoint]), pool
 
 
 async def silent(visit: Visit) -> None:

@@ -161,7 +161,9 @@ async def test_the_whole_time_also_ends_a_send_that_is_stuck(autojump_clock: tri
         client.leave()
 
 
-async def test_an_origin_that_cannot_be_reached_is_a_502(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_origin_that_cannot_be_reached_is_a_502_after_some_tries(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_house(mute) as house:
         house.origin.refuses = True
         client = house.connect()
@@ -172,7 +174,8 @@ async def test_an_origin_that_cannot_be_reached_is_a_502(autojump_clock: trio.te
         client.leave()
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "upstream_connect_failed")
     assert probe.status == 503 and b"upstream_connect_failed" in probe.body
-    assert (house.log.exchanges[0]["upstream"], house.log.exchanges[0]["attempts"]) == ("origin", 1)
+    assert (house.log.exchanges[0]["upstream"], house.log.exchanges[0]["attempts"]) == ("origin", 3)
+    assert house.log.exchanges[0]["tries"] == ["origin upstream_connect_failed"] * 3
 
 
 async def test_heartbeats_stand_at_borders_only_and_in_the_streams_own_line_ending(

@@ -1,5 +1,7 @@
 """Whoever is cut off, at whichever step of the scheduler: nothing is left behind and the request is logged once."""
 
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -111,7 +113,29 @@ async def close_half(client: Client) -> None:
     await client.read_raw()
 
 
+async def fail_at_a(visit: Visit) -> None:
+    await visit.read_request()
+    if visit.host == "a":
+        await visit.send(OK_STREAM + chunk(b'data: {"error":{"message":"no","code":429}}\n\n'))
+    else:
+        await visit.send(OK_STREAM + chunk(b"".join(EVENTS)) + LAST_CHUNK)
+
+
+async def be_busy(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}")
+
+
 EARLY = (("stream__commit_before_head_s", 0.7), ("stream__heartbeat_s", 0.7))
+
+TWO = """
+[[upstream]]
+base_url = "http://a/v1"
+max_concurrent = 1
+[[upstream]]
+base_url = "http://b/v1"
+max_concurrent = 1
+"""
 
 STORIES = [
     Story("a streaming request", stream, post_stream, drains=True),
@@ -122,7 +146,7 @@ STORIES = [
         "heartbeats in a slow stream",
         stream,
         post_stream,
-        (("stream__heartbeat_s", 0.3), ("stream__commit_after_s", 0.2)),
+        (("stream__heartbeat_s", 0.7), ("stream__commit_after_s", 0.2)),
     ),
     Story("a stream whose clocks run out", stream, post_stream, (("deadlines__idle_s", 0.5),)),
     Story("a request whose whole time is over", stream, post_stream, (("deadlines__total_s", 2.5),)),
@@ -136,6 +160,8 @@ STORIES = [
     Story("a request in a hurry", stream, post_hurried),
     Story("a client that stalls", stream, stall, (("deadlines__client_stall_s", 3),), lockstep=True),
     Story("a client that closes half", stream, close_half),
+    Story("a second try at another target", fail_at_a, post_stream, config=TWO),
+    Story("the sleep before a second try", be_busy, post_whole, config=TWO),
     Story("a client that closes half and reads on", stream, close_half, (("server__half_close", "keep"),)),
 ]
 
@@ -144,11 +170,15 @@ SWEEPS = [(story, cut) for story in STORIES for cut in (*CUTS, *([DRAIN] if stor
 
 
 @pytest.mark.parametrize(("story", "cut"), SWEEPS, ids=[f"{story.name}-{cut}" for story, cut in SWEEPS])
-def test_nothing_is_left_behind(story: Story, cut: str) -> None:
-    steps = play(story, cut, 0).steps
+def test_nothing_is_left_behind(story: Story, cut: str, tmp_path: Path) -> None:
+    file: Path | None = None
+    if story.config:
+        file = tmp_path / "trioproxy.toml"
+        file.write_text(story.config)
+    steps = play(story, cut, 0, file).steps
     assert steps > 10
     for step in range(1, steps + 1):
-        outcome = play(story, cut, step)
+        outcome = play(story, cut, step, file)
         ids = [line["request_id"] for line in outcome.exchanges]
         assert len(ids) == len(set(ids)), f"step {step}: logged twice"
         assert bool(ids) or outcome.origins == 0, f"step {step}: the origin was asked and nothing was logged"

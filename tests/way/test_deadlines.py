@@ -147,8 +147,10 @@ async def test_the_whole_time_ends_a_plain_answer(autojump_clock: trio.testing.M
     assert ended_by(house) == ("failed", "upstream_total_timeout", "total")
 
 
-async def test_no_connection_in_time_is_a_504(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_house(mute, deadlines__connect_s=3) as house:
+async def test_no_connection_in_time_is_a_504(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    once = tmp_path / "trioproxy.toml"
+    once.write_text('[[route]]\nmodels = ["*"]\nretry = { tries = 1 }\n')
+    async with open_house(mute, file=once, deadlines__connect_s=3) as house:
         house.origin.is_unreachable = True
         client = house.connect()
         start = trio.current_time()
@@ -428,12 +430,13 @@ async def test_a_request_of_which_nothing_is_read_takes_no_route(
 async def test_a_route_has_its_own_time_to_connect(routes: Path, autojump_clock: trio.testing.MockClock) -> None:
     async with open_house(mute, file=routes) as house:
         house.origin.is_unreachable = True
-        for model, ends in (("deep", 2), ("other", 5)):
+        for model, each in (("deep", 2), ("other", 5)):
             client = house.connect()
             start = trio.current_time()
             await client.post(f'{{"model":"{model}"}}'.encode())
             await client.answer()
-            assert trio.current_time() - start == pytest.approx(ends)
+            waits = 0.5 + 1  # between three tries, at most
+            assert 3 * each <= trio.current_time() - start < 3 * each + waits
             client.leave()
 
 

@@ -127,7 +127,7 @@ async def test_nothing_that_a_client_sends_chooses_the_host(
             asked.append((host, port))
             return await open_tcp(host, port)
 
-        house.house.endpoint.transport._connector._open_tcp = note
+        house.house.endpoints["origin"].transport._connector._open_tcp = note
         await ask(house, line, headers, body)
     assert set(asked) <= {("origin", 80)}
     assert all("host: origin\r\n" in request.decode() for request in recorder.asked)

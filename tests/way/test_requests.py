@@ -104,8 +104,8 @@ async def test_an_upstreams_own_key_replaces_the_clients(
     origin = Recorder()
     monkeypatch.setenv("PROVIDER_KEY", "sk-provider")
     async with open_house(origin) as house:
-        house.house.endpoint._headers = [(b"authorization", b"Bearer sk-provider")]
-        house.house.endpoint._replaced = frozenset({b"authorization"})
+        house.house.endpoints["origin"]._headers = [(b"authorization", b"Bearer sk-provider")]
+        house.house.endpoints["origin"]._replaced = frozenset({b"authorization"})
         await ask(house, f"POST {CHAT}", "authorization: Bearer sk-client\r\n", b"{}")
     assert origin.head["authorization"] == "Bearer sk-provider"
     assert b"sk-client" not in origin.asked[0]

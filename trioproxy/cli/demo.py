@@ -8,7 +8,7 @@ import typer
 
 from trioproxy.bench.demo_model import WORDS
 from trioproxy.bench.demo_upstream import serve as serve_demo_upstream
-from trioproxy.cli.running import bind_or_fail, load_or_fail, run, supervisor_or_fail, url, url_of
+from trioproxy.cli.running import bind_or_fail, loaded_or_fail, run, supervisor_or_fail, url, url_of
 from trioproxy.config import load
 
 _BODY = '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
@@ -19,12 +19,13 @@ def demo(
     admin_bind: Annotated[str | None, typer.Option(help="HOST:PORT for metrics and resources, or off.")] = None,
     access_log: Annotated[str, typer.Option(help="Where log lines go: -, off, or a file.")] = "-",
 ) -> None:
-    """A proxy in front of a built-in simulated upstream: no key, no network."""
+    """A proxy in front of a built-in simulated upstream: no key, no network, no configuration file."""
     upstream = bind_or_fail("127.0.0.1:0")  # found here, so that the proxy can be configured before anything runs
     flags: dict[str, object] = {"upstream.base_url": f"{url_of(upstream)}/v1", "upstream.name": "demo"}
     flags |= {"server.bind": [bind], "admin.bind": admin_bind, "telemetry.access_log": access_log}
-    load_again = partial(load, flags=flags)
-    supervisor = supervisor_or_fail(load_or_fail(None, flags), load_again)
+    # A file that lies about is meant for another upstream: its key and headers must not come here.
+    load_again = partial(load, flags=flags, reads_file=False)
+    supervisor = supervisor_or_fail(loaded_or_fail(load_again), load_again)
 
     def welcome() -> None:
         typer.echo(_welcome(url(*supervisor.addresses[0]), supervisor.admin_address))

@@ -1,14 +1,13 @@
 """What the commands that serve have in common: loading the configuration, binding, and running until a signal."""
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import trio
 import typer
 
-from trioproxy.config import Config, load, split_bind
+from trioproxy.config import Config, split_bind
 from trioproxy.errors import ConfigError
 from trioproxy.server.crew import WorkerFailed
 from trioproxy.server.sockets import bind
@@ -26,10 +25,10 @@ def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     raise typer.Exit(code)
 
 
-def load_or_fail(file: Path | None, flags: Mapping[str, object]) -> Config:
+def loaded_or_fail(load: Callable[[], Config]) -> Config:
     """The configuration, or every problem with it, a line each."""
     try:
-        return load(file, flags=flags)
+        return load()
     except ConfigError as error:
         fail(str(error))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trioproxy.cli.running import fail, run, supervisor_or_fail
+from trioproxy.cli.running import loaded_or_fail, run, supervisor_or_fail
 from trioproxy.config import Config, load
 from trioproxy.errors import ConfigError, Problem
 
@@ -32,11 +32,7 @@ def serve(
         "server.workers": int(workers) if workers is not None and workers.isdecimal() else workers,
     }
     load_again = partial(_load, config, flags)
-    try:
-        settings = load_again()
-    except ConfigError as error:
-        fail(str(error))
-    run(supervisor_or_fail(settings, load_again).run)
+    run(supervisor_or_fail(loaded_or_fail(load_again), load_again).run)
 
 
 def _load(file: Path | None, flags: dict[str, object]) -> Config:

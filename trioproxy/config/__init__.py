@@ -1,10 +1,10 @@
 """What was given: the schema, loading, secrets. Pure of trio; the only door to pydantic and to the environment."""
 
 from trioproxy.config.load import environment_with, load, show
+from trioproxy.config.route import Deadlines, Fallback, Retry, Route, Target
 from trioproxy.config.schema import (
     Admin,
     Config,
-    Deadlines,
     Drain,
     Server,
     Stream,
@@ -14,15 +14,20 @@ from trioproxy.config.schema import (
     split_bind,
 )
 from trioproxy.config.secrets import Secret, Wrong, resolve
+from trioproxy.config.warnings import warnings
 
 __all__ = [
     "Admin",
     "Config",
     "Deadlines",
     "Drain",
+    "Fallback",
+    "Retry",
+    "Route",
     "Secret",
     "Server",
     "Stream",
+    "Target",
     "Telemetry",
     "Upstream",
     "Wrong",
@@ -32,4 +37,5 @@ __all__ = [
     "resolve",
     "show",
     "split_bind",
+    "warnings",
 ]

@@ -5,7 +5,6 @@ operator typed it. `show` is the way back: the effective configuration as TOML, 
 are in `schema`; nothing is printed here. Called by `cli` and, on reload, by `server/run`.
 """
 
-import difflib
 import json
 import os
 import re
@@ -19,8 +18,9 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from trioproxy.config.schema import Config, Upstream, one_upstream
-from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, got, kind_of, quoted, shortened
+from trioproxy.config.fit import misfits
+from trioproxy.config.schema import Config, Upstream
+from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, got, kind_of, quoted, shortened, suggested
 from trioproxy.errors import ConfigError, Problem
 
 DEFAULT_FILE: Final = "trioproxy.toml"
@@ -43,6 +43,8 @@ _KINDS: Final = {
     "model_type": ("is not a table", "a table of keys"),
     "dict_type": ("is not a table", "a table of names and values"),
     "tuple_type": ("is not a list", "a list"),
+    "string_type": ("is not text", "text"),
+    "bool_type": ("is not true or false", "true or false"),
     "missing": ("is missing", "a value"),
 }
 """What pydantic's own errors mean here; every other error is a `Wrong` with its own words."""
@@ -64,20 +66,23 @@ def load(
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] = os.environ,
     directory: Path = Path("."),
+    reads_file: bool = True,
 ) -> Config:
     """The effective configuration.
 
-    `file` is the configuration file; without it `$TRIOPROXY_CONFIG`, then `trioproxy.toml` in `directory` if it exists.
+    `file` is the configuration file; without it `$TRIOPROXY_CONFIG`, then `trioproxy.toml` in `directory` if it exists,
+    and none at all if not `reads_file`.
     `flags` are dotted keys ("server.bind", "upstream.base_url"); None as a value means not given. Relative paths start
     at the file's folder, or at `directory` when there is no file. Raises ConfigError with every problem.
     """
     problems: list[Problem] = []
     given = [*_from_environment(environ, problems), *_from_flags(flags or {}, problems)]
-    path = _choose_file(file, environ, directory)
+    path = _choose_file(file, environ, directory) if reads_file else None
     table = {} if path is None else _read(path)
     if isinstance(table, Problem):
         # Without the file, judging the rest would only blame keys that may well be in it.
         raise ConfigError([table, *problems])
+    given = [one for one in given if not _is_ambiguous(one, table, problems)]
     tree = _merged(table, given)
     surroundings = Surroundings(environ, directory if path is None else path.parent)
     config, found = _judged(tree, surroundings, given, "command line" if path is None else str(path))
@@ -203,6 +208,16 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}
 
 
+def _is_ambiguous(one: _Given, table: Mapping[str, Any], problems: list[Problem]) -> bool:
+    """Whether a value is for the upstream, of which the file has several."""
+    entries = table.get("upstream")
+    if one.path[0] != "upstream" or not isinstance(entries, list) or len(entries) < 2:
+        return False
+    wrong = Wrong("does not say which upstream it is for", "one [[upstream]] in the file", str(len(entries)))
+    problems.append(Problem(one.file, one.key, str(wrong)))
+    return True
+
+
 def _merged(table: Mapping[str, Any], given: Iterable[_Given]) -> dict[str, Any]:
     tree = {section: dict(keys) if isinstance(keys, dict) else keys for section, keys in table.items()}
     if isinstance(tree.get("upstream"), list):
@@ -230,26 +245,28 @@ def _judged(
     tree: Mapping[str, Any], surroundings: Surroundings, given: list[_Given], label: str
 ) -> tuple[Config | None, list[Problem]]:
     """The configuration, or everything the schema has against it."""
+    config, details = None, []
     try:
-        return Config.model_validate(tree, context=surroundings), []
+        config = Config.model_validate(tree, context=surroundings)
     except ValidationError as error:
         details = error.errors(include_url=False)
     places = {one.path: (one.file, one.key) for one in given}  # The last one given is the one in force.
-    # The factory of a default only says that it was not called: the error it waits for is in the list too.
-    problems = [_problem(one, places, label) for one in details if one["type"] != "default_factory_not_called"]
-    try:
-        # Pydantic does not come to the count while an entry is wrong.
-        one_upstream(tuple(tree["upstream"]) if isinstance(tree.get("upstream"), list) else (None,))
-    except Wrong as wrong:
-        problems.append(Problem(label, "upstream", str(wrong)))
-    return None, list(dict.fromkeys(problems))
+    # The factory of a default only says that it was not called: the error it waits for is in the list too. And what
+    # does not fit together is at no place, but comes with its place below.
+    said = [one for one in details if one["loc"] and one["type"] != "default_factory_not_called"]
+    problems = [Problem(*_place(_path(one), places, label), _what(one, _path(one))) for one in said]
+    problems += [Problem(*_place(path, places, label), str(wrong)) for path, wrong in misfits(tree)]
+    return config, list(dict.fromkeys(problems))
 
 
-def _problem(detail: ErrorDetails, places: Mapping[tuple[Step, ...], tuple[str, str]], label: str) -> Problem:
-    path = detail["loc"][:-1] if detail["loc"][-1] == "[key]" else detail["loc"]
+def _path(detail: ErrorDetails) -> tuple[Step, ...]:
+    return detail["loc"][:-1] if detail["loc"][-1] == "[key]" else detail["loc"]
+
+
+def _place(path: tuple[Step, ...], places: Mapping[tuple[Step, ...], tuple[str, str]], label: str) -> tuple[str, str]:
+    """The file and key of a problem: where the operator typed it."""
     prefixes = (path[:length] for length in range(len(path), 0, -1))
-    file, key = next((places[prefix] for prefix in prefixes if prefix in places), (label, _dotted(path)))
-    return Problem(file, key, _what(detail, path))
+    return next((places[prefix] for prefix in prefixes if prefix in places), (label, _dotted(path)))
 
 
 def _what(detail: ErrorDetails, path: tuple[Step, ...]) -> str:
@@ -271,10 +288,8 @@ def _what(detail: ErrorDetails, path: tuple[Step, ...]) -> str:
 
 def _unknown(name: str, known: Iterable[str], kind: str) -> str:
     names = list(known)
-    near = difflib.get_close_matches(name[:MAX_NAME_CHARACTERS], names, n=1)
     form = "of the form TRIOPROXY_SECTION__KEY" if kind == "variable" else f"one of {', '.join(names)}"
-    expected = f'"{near[0]}"' if near else form
-    return str(Wrong(f"is not a known {kind}", expected, shortened(name)))
+    return str(Wrong(f"is not a known {kind}", suggested(name, names, form), shortened(name)))
 
 
 def _dotted(path: Iterable[Step]) -> str:
@@ -291,14 +306,21 @@ def show(config: Config) -> str:
     for section in Config.model_fields:
         value = getattr(config, section)
         for model in value if isinstance(value, tuple) else (value,):
-            head = f"[[{section}]]" if isinstance(value, tuple) else f"[{section}]"
-            given = {key: inner for key, inner in model if inner is not None}
+            is_listed = isinstance(value, tuple)
+            head = f"[[{section}]]" if is_listed else f"[{section}]"
+            given = {key: inner for key, inner in model if inner is not None and not (is_listed and inner == ())}
             tables = {key: inner for key, inner in given.items() if isinstance(inner, BaseModel)}
             parts.append(_section(head, {key: inner for key, inner in given.items() if key not in tables}))
             for key, table in tables.items():
-                if said := {name: inner for name, inner in table if inner is not None}:
+                if said := _said(table):
                     parts.append(_section(f"[{section}.{key}]", said))
     return "\n".join(parts)
+
+
+def _said(table: BaseModel) -> dict[str, object]:
+    """The keys of a table that say anything: not those that are off, nor a list that is empty by default."""
+    fields = type(table).model_fields
+    return {key: value for key, value in table if value is not None and not (value == () == fields[key].default)}
 
 
 def _section(head: str, keys: Mapping[str, object]) -> str:
@@ -308,6 +330,12 @@ def _section(head: str, keys: Mapping[str, object]) -> str:
 def _toml(value: object, name: str = "") -> str:
     if isinstance(value, Secret):
         return quoted(_masked(value, name))
+    if isinstance(value, BaseModel):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in _said(value).items()) + " }"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], Secret):
+        return _toml(value[0], name)
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, Mapping):

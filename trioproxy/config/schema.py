@@ -9,7 +9,6 @@ configuration file, or at the working directory when there is none.
 """
 
 import ipaddress
-import math
 import os
 import re
 import ssl
@@ -18,13 +17,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from trioproxy.config.fit import misfits
+from trioproxy.config.route import Deadlines, Route
 from trioproxy.config.secrets import (
-    MAX_BYTES,
     Secret,
     Wrong,
     api_key,
+    api_keys,
+    different_keys,
     got,
     header_name,
     header_value,
@@ -33,12 +35,10 @@ from trioproxy.config.secrets import (
     shortened,
     surroundings,
 )
+from trioproxy.config.section import Count, CountFromZero, Seconds, SecondsFromZero, Section, Size
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-MAX_SECONDS: Final = 1e9
-MAX_COUNT: Final = 1_000_000
-MAX_GLOB_CHARACTERS: Final = 200
 MAX_WORKERS: Final = 256
 
 _NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}")
@@ -46,36 +46,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BIND = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
 _BASE_URL = 'a URL such as "https://api.openai.com/v1" (no user, query or fragment)'
-_MODEL = 'a model, or a glob such as "gpt-4*"'
 _PROXY_URL = 'a URL of the form "http://[user:password@]host:port"'
-
-
-def _seconds(value: object, expected: str = "seconds > 0", least: float = math.ulp(0.0)) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Wrong("is not a number", expected, got(value))
-    if not least <= value <= MAX_SECONDS:  # Also refuses nan.
-        raise Wrong("is out of range", expected, got(value))
-    return float(value)
-
-
-def _positive_seconds(value: object) -> float:
-    return _seconds(value)
-
-
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise Wrong("is not a whole number", "bytes > 0", got(value))
-    if not 0 < value <= MAX_BYTES:
-        raise Wrong("is out of range", "bytes > 0", got(value))
-    return value
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise Wrong("is not a whole number", "a number > 0", got(value))
-    if not 0 < value <= MAX_COUNT:
-        raise Wrong("is out of range", "a number > 0", got(value))
-    return value
 
 
 def _workers(value: object) -> int | str:
@@ -256,34 +227,12 @@ def _route_list(value: object) -> object:
     return value
 
 
-def _glob(value: object) -> str:
-    if not isinstance(value, str):
-        raise Wrong("is not text", _MODEL, got(value))
-    if not 0 < len(value) <= MAX_GLOB_CHARACTERS:
-        raise Wrong("is empty or too long", _MODEL, got(value))
-    return value
-
-
-def _some_models(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value:
-        raise Wrong("is empty", f"at least one: {_MODEL}", "no model")
-    return value
-
-
-def one_upstream(value: tuple[object, ...]) -> tuple[object, ...]:
-    """Refuses, as Wrong, any number of upstreams but one."""
+def _some_upstream(value: tuple["Upstream", ...]) -> tuple["Upstream", ...]:
     if not value:
         raise Wrong("is missing", "--upstream https://api.openai.com/v1, or [[upstream]] in a file", "none")
-    if len(value) > 1:
-        raise Wrong("has too many entries", "exactly one [[upstream]] in this version", str(len(value)))
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_positive_seconds)]
-SecondsFromZero = Annotated[float, BeforeValidator(lambda value: _seconds(value, "seconds >= 0", 0))]
-Size = Annotated[int, BeforeValidator(_size)]
-Count = Annotated[int, BeforeValidator(_count)]
-Glob = Annotated[str, BeforeValidator(_glob)]
 Bind = Annotated[str, BeforeValidator(_bind)]
 Network = Annotated[str, BeforeValidator(_network)]
 Readable = Annotated[Path, BeforeValidator(_readable)]
@@ -291,14 +240,6 @@ ApiKey = Annotated[Secret, BeforeValidator(api_key)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 HeaderValue = Annotated[Secret, BeforeValidator(header_value)]
 Headers = Annotated[Mapping[HeaderName, HeaderValue], AfterValidator(headers)]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown key, no guessing of types, and no input in pydantic's own errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
 
 
 class Tls(Section):
@@ -354,45 +295,6 @@ class Server(Section):
     tls: Tls | None = Field(default=None, description="The certificate; without one the address speaks plain HTTP.")
 
 
-class Deadlines(Section):
-    """`[deadlines]`: how long each part of a request may take."""
-
-    connect_s: Seconds = Field(default=5.0, description="Time to connect to the upstream, TLS included, in seconds.")
-    head_s: Seconds = Field(default=600.0, description="Time until the upstream's status and headers, in seconds.")
-    first_content_s: Seconds = Field(default=600.0, description="Time until a stream's first content, in seconds.")
-    idle_s: Seconds = Field(default=300.0, description="Longest gap between two events of a stream, in seconds.")
-    total_s: Seconds = Field(default=3600.0, description="Longest life of a whole request, in seconds.")
-    client_stall_s: Seconds = Field(default=30.0, description="How long a client may leave bytes unread, in seconds.")
-
-
-class RouteDeadlines(Section):
-    """`deadlines` of a route: those that differ from `[deadlines]`."""
-
-    connect_s: Seconds | None = Field(default=None, description="Time to connect to the upstream, in seconds.")
-    head_s: Seconds | None = Field(default=None, description="Time until the upstream's status, in seconds.")
-    first_content_s: Seconds | None = Field(default=None, description="Time until the first content, in seconds.")
-    idle_s: Seconds | None = Field(default=None, description="Longest gap between two events, in seconds.")
-    total_s: Seconds | None = Field(default=None, description="Longest life of a whole request, in seconds.")
-    client_stall_s: Seconds | None = Field(
-        default=None, description="How long a client may leave bytes of its answer unread, in seconds."
-    )
-
-    def over(self, general: Deadlines) -> Deadlines:
-        """These deadlines, and the general ones where nothing is said here."""
-        return general.model_copy(update=self.model_dump(exclude_none=True))
-
-
-class Route(Section):
-    """`[[route]]`: what holds for some models. The first that matches counts."""
-
-    models: Annotated[tuple[Glob, ...], AfterValidator(_some_models)] = Field(
-        strict=False, description="The models, as globs of * and ?; upper and lower case differ."
-    )
-    deadlines: RouteDeadlines = Field(
-        default=RouteDeadlines(), description="Any keys of [deadlines]; the others come from there."
-    )
-
-
 class Stream(Section):
     """`[stream]`: how a stream looks to the client."""
 
@@ -428,15 +330,22 @@ class Upstream(Section):
         default_factory=lambda valid: urlsplit(valid["base_url"]).hostname or "",
         description="Its name in headers and logs; by default the host of base_url.",
     )
-    api_key: ApiKey | None = Field(
-        default=None,
-        description="Reference to the upstream's key; without one the client's own Authorization goes through.",
+    api_key: Annotated[tuple[ApiKey, ...], BeforeValidator(api_keys), AfterValidator(different_keys)] = Field(
+        default=(),
+        strict=False,
+        description="Reference to the upstream's key, or a list of them; without one the client's own goes through.",
     )
     headers: Headers = Field(
         default_factory=dict, description="Headers set on every request; values may be references."
     )
     dialect: Literal["openai", "anthropic"] = Field(
         default="openai", description="Which routes it serves; nothing is translated."
+    )
+    max_concurrent: Count | None = Field(
+        default=None, description="Requests under way there at once, per worker; off by default."
+    )
+    max_waiting: CountFromZero = Field(
+        default=100, description="Requests that may wait for a place when max_concurrent is reached, per worker."
     )
     proxy: Annotated[Secret, BeforeValidator(_proxy)] | None = Field(
         default=None, description="Outbound HTTP proxy; none is ever taken from the environment."
@@ -448,7 +357,7 @@ class Upstream(Section):
     @property
     def holds_secrets(self) -> bool:
         """Whether something is added to its requests that is meant for this origin alone."""
-        return self.api_key is not None or bool(self.headers)
+        return bool(self.api_key or self.headers)
 
 
 class Telemetry(Section):
@@ -483,11 +392,18 @@ class Config(Section):
     deadlines: Deadlines = Field(default=Deadlines(), description="How long each part of a request may take.")
     stream: Stream = Field(default=Stream(), description="How a stream looks to the client.")
     drain: Drain = Field(default=Drain(), description="How the proxy stops.")
-    upstream: Annotated[tuple[Upstream, ...], BeforeValidator(_upstream_list), AfterValidator(one_upstream)] = Field(
-        default=(), strict=False, validate_default=True, description="The origin; exactly one in this version."
+    upstream: Annotated[tuple[Upstream, ...], BeforeValidator(_upstream_list), AfterValidator(_some_upstream)] = Field(
+        default=(), strict=False, validate_default=True, description="The origins, one at least."
     )
     route: Annotated[tuple[Route, ...], BeforeValidator(_route_list)] = Field(
         default=(), strict=False, description="What holds for some models."
     )
     admin: Admin = Field(default=Admin(), description="The address operators talk to.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What the proxy tells about itself.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        # `load` asks for all of them, and for those of a tree that is also wrong elsewhere.
+        for _, wrong in misfits(self.model_dump()):
+            raise wrong
+        return self

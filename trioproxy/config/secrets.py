@@ -6,9 +6,10 @@ exist (that is `schema`) or where a value was given (that is `load`). The rules 
 headers) are here, the others in `schema`, which calls them all; `Secret` is held by whoever sends it upstream.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -116,6 +117,12 @@ def got(value: object) -> str:
     return kind_of(value)
 
 
+def suggested(name: str, known: Sequence[str], otherwise: str) -> str:
+    """What to expect instead of a name that is not known: the one that looks most like it, if one does."""
+    near = difflib.get_close_matches(name[:MAX_SHOWN_CHARACTERS], known, n=1)
+    return quoted(near[0]) if near else otherwise
+
+
 def kind_of(value: object) -> str:
     """A value by its kind only, where the value itself may be a secret."""
     kinds: tuple[tuple[type, str], ...] = ((str, "text"), (bool, "true or false"), (int, "a whole number"))
@@ -200,6 +207,24 @@ def api_key(value: object, info: ValidationInfo) -> Secret:
         return value
     around = surroundings(info)
     return resolve(value if isinstance(value, str) else "", around.environ, around.directory)
+
+
+def api_keys(value: object, info: ValidationInfo) -> object:
+    """The rule of a list of keys, which may be one alone: at least one. Raises Wrong; each is judged by `api_key`."""
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise Wrong("is empty", f"{_EXPECTED_REFERENCE}; left out it means no key", "no reference")
+        return value
+    return (api_key(value, info),)
+
+
+def different_keys(value: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    """The rule of all keys together: each once. Raises Wrong."""
+    references = [str(secret) for secret in value]
+    twice = next((reference for reference in references if references.count(reference) > 1), None)
+    if twice is not None:
+        raise Wrong("names a key twice", "each key once", shortened(twice))
+    return value
 
 
 def header_name(name: str) -> str:

@@ -12,6 +12,7 @@ from trioproxy.errors import CancelReason
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers
+from trioproxy.wire.json_object import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Timing:
 @dataclass(slots=True)
 class Call:
     """One request, read and understood. `target` is as the client wrote it, query and all; `headers` are those for the
-    origin; `body` is held, or comes piece by piece."""
+    origin; `body` is held, or comes piece by piece; `json` is a held one's top level."""
 
     method: str
     target: bytes
@@ -42,6 +43,7 @@ class Call:
     dialect: Dialect
     user_agent: bytes
     exchange: Exchange
+    json: JsonObject | None = None
 
 
 class Lifetime:

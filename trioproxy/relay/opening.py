@@ -15,6 +15,7 @@ from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.heads import early_head
 from trioproxy.relay.shaper import send_error_event, send_heartbeat
 from trioproxy.upstream.attempt import Attempt
+from trioproxy.upstream.course import Course, OriginRequest
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
@@ -38,7 +39,16 @@ class Opening:
         self, call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream
     ) -> None:
         self._call = call
-        self._dispatcher = dispatcher
+        request = OriginRequest(call.method, call.target, call.headers, call.body, call.dialect, call.json)
+        self._course = Course(
+            dispatcher,
+            request,
+            call.exchange,
+            connect_s=timing.connect_s,
+            head_s=timing.head_s,
+            deadline=lifetime.whole.deadline,
+            nursery=lifetime.nursery,
+        )
         self._timing = timing
         self._lifetime = lifetime
         self._downstream = downstream
@@ -52,8 +62,6 @@ class Opening:
         """An origin that has answered, held by the request's exit stack. Raises UpstreamFault; once the head went out,
         also for an answer that cannot follow that head. If cancelled, nothing goes on."""
         exchange = self._call.exchange
-        exchange.upstream = self._dispatcher.endpoint.name
-        exchange.attempts += 1
         is_stream = exchange.stream and self._call.dialect in _STREAMED
         may_be_early = is_stream and self._timing.commit_before_head_s < inf
         attempt = await (self._open_beside() if may_be_early else self._open())
@@ -65,24 +73,25 @@ class Opening:
             await self._check(attempt)
         return attempt
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a failure before the first content might be answered by another try."""
+        return self._course.may_go_on
+
+    async def goes_on(self, error: ProxyError) -> bool:
+        """Whether `run` is to be called once more, after a fault behind the head and before any content."""
+        return await self._course.goes_on(error)
+
     async def break_off(self, error: ProxyError) -> None:
         """Tell the client, who has a head and at most comments behind it, why there will be no stream."""
         await send_error_event(error, self._call, self._downstream)
 
     async def _open(self) -> Attempt:
-        call = self._call
-        attempt = await self._dispatcher.open(
-            call.method,
-            call.target,
-            call.headers,
-            call.body,
-            connect_s=self._timing.connect_s,
-            head_s=self._timing.head_s,
-            nursery=self._lifetime.nursery,
-        )
+        attempt = await self._course.open()
         return self._lifetime.stack.enter_context(attempt)
 
     async def _open_beside(self) -> Attempt:
+        self._begin_anew()
         self._lifetime.nursery.start_soon(self._open_in_its_task)
         try:
             await self._keep_company()
@@ -92,6 +101,10 @@ class Opening:
             raise self._fault
         assert self._attempt is not None
         return self._attempt
+
+    def _begin_anew(self) -> None:
+        self._scope, self._over = trio.CancelScope(), trio.Event()
+        self._attempt = self._fault = None
 
     async def _open_in_its_task(self) -> None:
         with self._scope:

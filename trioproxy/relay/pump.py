@@ -75,11 +75,16 @@ class Pump:
         self._is_sooner = False  # the deadline has come nearer than the scope's
         self.first_content_at: float | None = None
         self.drained = trio.Event()
+        self._scope = trio.CancelScope()
+
+    def stop(self) -> None:
+        """Pump no more: nobody takes it."""
+        self._scope.cancel(reason="another try is made")
 
     async def run(self, channel: trio.MemorySendChannel[Piece | End]) -> None:
         """Pump until the origin's end, a fault, or a last piece. If cancelled, the attempt's owner closes it."""
         try:
-            with channel:
+            with self._scope, channel:
                 end = await self._pump(channel)
                 if end is not None:
                     await channel.send(end)
@@ -156,6 +161,7 @@ class Pump:
         if not self._has_content and follower.watch.saw_content:
             self._has_content = True
             self.first_content_at = self._read_at
+            self._attempt.note_first_content(self._read_at)
 
     def _deadline(self) -> float:
         if self._is_over:

@@ -8,6 +8,7 @@ from trioproxy.errors import (
     InternalError,
     ProxyError,
     UpstreamErrorInStream,
+    UpstreamFault,
     UpstreamTotalTimeout,
 )
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
@@ -21,7 +22,7 @@ from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
-from trioproxy.wire.headers import find, is_encoded, is_event_stream
+from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream
 
 
 async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream) -> None:
@@ -30,33 +31,15 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     Raises nothing but a bug. If cancelled, the client is gone and what was opened is on the request's exit stack.
     """
     opening = Opening(call, dispatcher, timing, lifetime, downstream)
-    answer: Opening | Shaper | Copier = opening
+    tries = _Tries(call, opening, timing, lifetime, downstream)
     error: ProxyError | None = None
     try:
         with lifetime.traffic:
-            attempt = await opening.run()
-            if (whole := _whole(call, attempt)) is not None:
-                downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
-                await downstream.finish(whole)
-                return
-            follower = _follower(call, attempt)
-            pump = Pump(attempt, follower, timing)
-            if follower is None:
-                answer = Copier(call, downstream)
-                headers = plain_head(call.exchange, attempt, length=find(attempt.headers, b"content-length"))
-            else:
-                answer = Shaper(call, attempt, follower, pump, downstream, timing, opening.quiet_since)
-                headers = event_stream_head(call.exchange, attempt)
-            sender, receiver = trio.open_memory_channel[Piece | End](0)
-            lifetime.nursery.start_soon(pump.run, sender)
-            try:
-                await answer.run(receiver, attempt.status, headers)
-            finally:
-                if follower is not None:
-                    call.exchange.first_content_at = pump.first_content_at
-                    call.exchange.events = follower.framer.events
+            while await tries.make_one():
+                pass
     except ErrorInside as inside:
-        await _answer_error_inside(call, attempt, downstream, inside.data)
+        assert tries.attempt is not None
+        await _answer_error_inside(call, tries.attempt, downstream, inside.data)
     except ProxyError as fault:
         error = fault.with_traceback(None)  # that holds this frame, which holds the error: a ring
     if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
@@ -64,9 +47,82 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     if error is None or downstream.is_finished:
         return
     if downstream.has_head:
-        await answer.break_off(error)
+        await tries.answer.break_off(error)
     else:
         await refuse(error, call.dialect, call.exchange, downstream)
+
+
+class _Tries:
+    """The tries of one call; `attempt` and `answer` are those of the last one."""
+
+    def __init__(
+        self, call: Call, opening: Opening, timing: Timing, lifetime: Lifetime, downstream: Downstream
+    ) -> None:
+        self._call = call
+        self._opening = opening
+        self._timing = timing
+        self._lifetime = lifetime
+        self._downstream = downstream
+        self.attempt: Attempt | None = None
+        self.answer: Opening | Shaper | Copier = opening
+
+    async def make_one(self) -> bool:
+        """Relay what the next attempt brings; True if that failed and another is to be made."""
+        call, downstream = self._call, self._downstream
+        attempt = self.attempt = await self._opening.run()
+        if (whole := _whole(call, attempt)) is not None:
+            downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
+            await downstream.finish(whole)
+            return False
+        follower = _follower(call, attempt)
+        pump = Pump(attempt, follower, self._timing)
+        answer: Shaper | Copier
+        if follower is None:
+            answer = Copier(call, downstream)
+            headers = plain_head(call.exchange, attempt, length=find(attempt.headers, b"content-length"))
+        else:
+            answer = Shaper(
+                call,
+                attempt,
+                follower,
+                pump,
+                downstream,
+                self._timing,
+                quiet_since=self._opening.quiet_since,
+                waits_for_content=self._opening.may_go_on,
+            )
+            headers = event_stream_head(call.exchange, attempt)
+        self.answer = answer
+        try:
+            await _pass_on(answer, pump, self._lifetime, attempt.status, headers)
+        except (ErrorInside, UpstreamFault) as failure:
+            if downstream.has_head:
+                raise
+            await pump.drained.wait()  # it reads what may be closed now
+            if not await self._opening.goes_on(_fault(failure, attempt)):
+                raise
+            return True
+        finally:
+            if follower is not None:
+                call.exchange.first_content_at = pump.first_content_at
+                call.exchange.events = follower.framer.events
+        return False
+
+
+async def _pass_on(answer: Shaper | Copier, pump: Pump, lifetime: Lifetime, status: int, headers: Headers) -> None:
+    """Let the pump read and the answer be written, until one of them has come to its end."""
+    sender, receiver = trio.open_memory_channel[Piece | End](0)
+    lifetime.nursery.start_soon(pump.run, sender)
+    try:
+        await answer.run(receiver, status, headers)
+    finally:
+        pump.stop()
+
+
+def _fault(failure: ErrorInside | UpstreamFault, attempt: Attempt) -> UpstreamFault:
+    if isinstance(failure, UpstreamFault):
+        return failure
+    return render.error_in_stream(render.status_of(failure.data), failure.data, attempt.endpoint.name)
 
 
 async def refuse(error: ProxyError, dialect: Dialect, exchange: Exchange, downstream: Downstream) -> None:

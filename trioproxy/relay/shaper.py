@@ -44,8 +44,11 @@ class Shaper:
         pump: Pump,
         downstream: Downstream,
         timing: Timing,
+        *,
         quiet_since: float | None = None,
+        waits_for_content: bool = False,
     ) -> None:
+        """`waits_for_content`: nothing goes out before the first content, as another try may still be made."""
         self._call = call
         self._attempt = attempt
         self._framer = follower.framer
@@ -55,6 +58,7 @@ class Shaper:
         self._timing = timing
         self._quiet_since = quiet_since or 0.0  # when the last bytes went out
         self._at_border = True
+        self._waits_for_content = waits_for_content
 
     async def run(self, channel: Channel, status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
@@ -83,24 +87,37 @@ class Shaper:
         """Wait for the first event, so that an error in it can still become a status, but not for too long."""
         held = Piece(b"", at_border=True)
         with trio.CancelScope(deadline=self._attempt.answered + self._timing.commit_after_s):
-            while not self._watch.saw_first and len(held.data) <= MAX_HELD_BYTES:
+            while not self._is_enough and len(held.data) <= MAX_HELD_BYTES:
                 item = await channel.receive()
                 if isinstance(item, End):
-                    return self._end_without_event(item)
+                    return self._end_without_event(item, held)
                 held = Piece(held.data + item.data, item.at_border, item.is_last)
         if self._watch.first_error is not None:
             raise ErrorInside(self._watch.first_error)
         return held
 
-    def _end_without_event(self, end: End) -> End:
-        """The origin ended before any event: nothing is lost by telling so in a status."""
+    @property
+    def _is_enough(self) -> bool:
+        """Whether what came decides what becomes of the head."""
+        watch = self._watch
+        if watch.first_error is not None or not self._waits_for_content:
+            return watch.saw_first
+        return watch.saw_content or watch.saw_done
+
+    def _end_without_event(self, end: End, held: Piece) -> Piece | End:
+        """The origin ended and nothing went out: nothing is lost by telling so in a status. What was held goes out with
+        an honest end."""
         if end.fault is not None:
             raise end.fault
         if self._watch.first_error is not None:  # its blank line was missing
             raise ErrorInside(self._watch.first_error)
         if self._timing.is_strict and not self._watch.may_end:
             raise self._truncated()
-        return end
+        if not held.data:
+            return end
+        if not self._watch.may_end:
+            self._call.exchange.notes["ended_without_terminal"] = True
+        return Piece(held.data, held.at_border, is_last=True)
 
     async def _flow(self, channel: Channel, item: Piece) -> Piece | End:
         """Relay pieces until the last one, which is returned unsent, or the end."""

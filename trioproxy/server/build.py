@@ -1,7 +1,7 @@
 """The one place where the rooms are wired together, from a configuration."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from math import inf
 from typing import Any
@@ -10,6 +10,11 @@ import trio
 
 from trioproxy.config import Config, Deadlines, Stream, Upstream
 from trioproxy.config.schema import Tls
+from trioproxy.policy.breaker import State
+from trioproxy.policy.budget import RetryBudget
+from trioproxy.policy.error_class import ErrorClass
+from trioproxy.policy.plan import Strategy
+from trioproxy.policy.retry import RetryRules
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
 from trioproxy.server.connection import Limits
@@ -20,7 +25,7 @@ from trioproxy.telemetry.metrics import Family, Metrics, state, states
 from trioproxy.telemetry.tally import Tally
 from trioproxy.telemetry.task_tree import task_tree
 from trioproxy.upstream.connect import OpenTcp, open_tcp
-from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.upstream.dispatch import Dispatcher, Target, Way
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
 from trioproxy.upstream.reachability import Reachability
@@ -28,7 +33,6 @@ from trioproxy.web.admission import Admission
 from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
 from trioproxy.web.service import Service
-from trioproxy.wire.headers import Headers
 
 
 class House:
@@ -39,23 +43,17 @@ class House:
         self.log = log
         send_structlog_to(log)
         self.pool = Pool()
-        upstream = config.upstream[0]
-        self.endpoint = Endpoint(
-            upstream.name,
-            upstream.base_url,
-            pool=self.pool,
-            connect_s=config.deadlines.connect_s,
-            headers=_headers(upstream),
-            tls=_tls(upstream),
-            proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
-            open_tcp=open_tcp,
-        )
+        self.attempts = Tally()
+        self.endpoints = {
+            upstream.name: _endpoint(upstream, self.pool, self.attempts, config.deadlines.connect_s, open_tcp)
+            for upstream in config.upstream
+        }
         timings = _timings(config)
         self.load = Load(max_lag_s=config.server.max_lag_s, max_memory_bytes=config.server.max_memory_bytes)
         self.metrics = Metrics()
         self.service = Service(
-            dispatcher=Dispatcher(self.endpoint),
-            reachability=Reachability(self.endpoint),
+            dispatcher=Dispatcher(list(self.endpoints.values()), _ways(config, self.endpoints)),
+            reachability=Reachability(list(self.endpoints.values())),
             timing=timings.general,
             timings=timings,
             admission=Admission(max_streams=config.server.max_streams, load=self.load, metrics=self.metrics),
@@ -82,7 +80,7 @@ class House:
             "client_connections": self.listener.tally,
             "requests": self.service.requests,
             "permits": self.service.admission.permits,
-            "attempts": self.endpoint.attempts,
+            "attempts": self.attempts,
             "upstream_connections": self.pool.connections,
         }
 
@@ -108,7 +106,10 @@ class House:
         released = {name: float(tally.released) for name, tally in tallies.items()}
         yield states("trioproxy_opened", "What was opened, by kind.", opened, "resource", "counter")
         yield states("trioproxy_released", "What was released again, by kind.", released, "resource", "counter")
-        streams = {self.endpoint.name: float(self.endpoint.attempts.open)}
+        streams = {name: float(one.slots.taken) for name, one in self.endpoints.items()}
+        now = trio.current_time()
+        breakers = {name: float(one.breaker.state(now) is not State.CLOSED) for name, one in self.endpoints.items()}
+        yield states("trioproxy_breaker_open", "Upstreams that are left alone for now.", breakers, "upstream")
         yield states("trioproxy_streams_open", "Answers of upstreams that are being relayed.", streams, "upstream")
         yield state("trioproxy_event_loop_lag_seconds", "How late the event loop was lately.", self.load.lag_s)
         yield state("trioproxy_resident_memory_bytes", "Resident memory.", self.load.memory_bytes)
@@ -172,13 +173,49 @@ def _tls(upstream: Upstream) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=upstream.ca_file)
 
 
-def _headers(upstream: Upstream) -> Headers:
-    """What is added to every request for this upstream, its key among it."""
-    headers: Headers = [
-        (name.lower().encode("ascii"), value.get_secret_value().encode("latin-1"))
-        for name, value in upstream.headers.items()
+def _endpoint(upstream: Upstream, pool: Pool, attempts: Tally, connect_s: float, open_tcp: OpenTcp) -> Endpoint:
+    is_anthropic = upstream.dialect == "anthropic"
+    keys = [key.get_secret_value().encode("ascii") for key in upstream.api_key]
+    return Endpoint(
+        upstream.name,
+        upstream.base_url,
+        pool=pool,
+        attempts=attempts,
+        connect_s=connect_s,
+        headers=[
+            (name.lower().encode("ascii"), value.get_secret_value().encode("latin-1"))
+            for name, value in upstream.headers.items()
+        ],
+        keys=[(b"x-api-key", key) if is_anthropic else (b"authorization", b"Bearer " + key) for key in keys],
+        is_anthropic=is_anthropic,
+        max_concurrent=upstream.max_concurrent,
+        max_waiting=upstream.max_waiting,
+        tls=_tls(upstream),
+        proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
+        open_tcp=open_tcp,
+    )
+
+
+def _ways(config: Config, endpoints: Mapping[str, Endpoint]) -> Routes[Way]:
+    """The way of each route, and the one of all other requests: every upstream, in file order."""
+    everywhere = [Target(endpoint) for endpoint in endpoints.values()]
+    ways = [
+        (
+            route.models,
+            Way(
+                targets=[Target(endpoints[one.upstream], one.model, one.weight) for one in route.targets] or everywhere,
+                strategy=Strategy(route.strategy),
+                sticky=route.sticky,
+                rules=RetryRules(
+                    tries=route.retry.tries,
+                    max_wait_s=route.retry.max_wait_s,
+                    statuses=route.retry.all_statuses,
+                    repeat_sent=route.retry.repeat_sent,
+                ),
+                budget=RetryBudget(route.retry.budget),
+                fallback={kind: models for kind in ErrorClass if (models := getattr(route.fallback, kind.value))},
+            ),
+        )
+        for route in config.route
     ]
-    if upstream.api_key is not None:
-        key = upstream.api_key.get_secret_value().encode("ascii")
-        headers.append((b"x-api-key", key) if upstream.dialect == "anthropic" else (b"authorization", b"Bearer " + key))
-    return headers
+    return Routes(ways, Way(everywhere))

@@ -46,7 +46,12 @@ class Exchange:
     code: str | None = None
     reason: str | None = None
     deadline: Deadline | None = None
+    tries: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def note_try(self, upstream: str, result: str) -> None:
+        """One try at an upstream and what it came to: a status, or the code of a fault."""
+        self.tries.append((upstream, result))
 
     def fail(self, error: ProxyError) -> None:
         """The request did not get what it asked for. The code is that of the error's class, as in the README's table:
@@ -79,6 +84,7 @@ class Exchange:
             "upstream": self.upstream,
             "upstream_request_id": self.upstream_request_id,
             "attempts": self.attempts,
+            "tries": [f"{upstream} {result}" for upstream, result in self.tries] if len(self.tries) > 1 else None,
             "head_ms": self._since_accept(self.head_at),
             "first_content_ms": self._since_accept(self.first_content_at),
             "total_ms": self._since_accept(self.ended),

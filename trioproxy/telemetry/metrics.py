@@ -51,9 +51,8 @@ class Metrics:
         self._of(self._requests, exchange.endpoint, upstream, exchange.outcome).inc()
         if exchange.stream:
             self._of(self._stream_ends, exchange.code or exchange.reason or exchange.outcome).inc()
-        if exchange.attempts:
-            answered = "answered" if exchange.head_at is not None else exchange.code or exchange.outcome
-            self._of(self._attempts, upstream, answered).inc()
+        for tried, result in exchange.tries:
+            self._of(self._attempts, tried, "answered" if result.isdigit() else result).inc()
         if exchange.deadline is not None:
             self._of(self._deadlines, exchange.deadline).inc()
         if exchange.first_content_at is not None:

@@ -15,8 +15,12 @@ from trioproxy.errors import UpstreamHeadTimeout
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
+from trioproxy.upstream.stay import Stay
 from trioproxy.upstream.transport import SENT_AT_ONCE_BYTES, HeldBody, OriginBody
 from trioproxy.wire.headers import Headers
+
+_AHEAD_BYTES = 65536
+_AHEAD_S = 5.0
 
 
 class Attempt(AbstractContextManager["Attempt"]):
@@ -25,9 +29,11 @@ class Attempt(AbstractContextManager["Attempt"]):
     Attributes:
         status, headers: the answer's head; names are lower case.
         started, answered: when the request began and when the head was here, trio's clock.
+        ahead: what was read of the body by `read_ahead` and not by `read`.
+        stay: what the try holds at its endpoint, let go of with the connection.
     """
 
-    __slots__ = ("_body", "_tally", "answered", "endpoint", "headers", "started", "status")
+    __slots__ = ("_body", "_is_read", "_tally", "ahead", "answered", "endpoint", "headers", "started", "status", "stay")
 
     def __init__(self, endpoint: Endpoint, response: httpx.Response, started: float) -> None:
         assert isinstance(response.stream, OriginBody)
@@ -37,23 +43,60 @@ class Attempt(AbstractContextManager["Attempt"]):
         self.status = response.status_code
         self._body = response.stream
         self.headers: Headers = self._body.connection.headers
+        self.ahead = b""
+        self._is_read = False  # to its honest end
+        self.stay: Stay | None = None
         self._tally: Tally | None = endpoint.attempts
         self._tally.open_one()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection, and of what the try holds, at once. Harmless when repeated."""
         self._body.close_nowait()
         if self._tally is not None:
             self._tally.release_one()
             self._tally = None
+        if self.stay is not None:
+            self.stay.leave()
+            self.stay = None
+
+    def note_first_content(self, now: float) -> None:
+        """The first content is here."""
+        self.endpoint.first_content.note(now - self.started, now)
 
     def take_whole(self) -> bytes | None:
-        """The whole body, if it came with the head; else None."""
-        return self._body.connection.take_whole()
+        """The whole body, if it came with the head or was read ahead; else None."""
+        if self._is_read:
+            whole, self.ahead = self.ahead, b""
+            return whole
+        return None if self.ahead else self._body.connection.take_whole()
+
+    async def read_ahead(self) -> None:
+        """Read the body, or as much of it as comes soon; `ahead` has it then. A fault shows when it is read on."""
+        whole = self.take_whole()
+        if whole is not None:
+            self.ahead, self._is_read = whole, True
+            return
+        with trio.move_on_after(_AHEAD_S):
+            try:
+                while len(self.ahead) < _AHEAD_BYTES:
+                    piece = await self._body.read()
+                    if not piece:
+                        self._is_read = True
+                        return
+                    self.ahead += piece
+            except httpx.TransportError:
+                return
 
     async def read(self) -> bytes:
         """The next piece of the body, b"" at its honest end. Raises UpstreamFault. If cancelled, nothing was taken."""
+        if self.ahead:
+            piece, self.ahead = self.ahead, b""
+            return piece
         try:
             return await self._body.read()
         except httpx.TransportError as error:
@@ -92,6 +135,7 @@ async def open_attempt(
     headers: Headers,
     body: bytes | AsyncIterator[bytes],
     *,
+    key: int | None = None,
     connect_s: float,
     head_s: float,
     nursery: trio.Nursery,
@@ -107,7 +151,7 @@ async def open_attempt(
         request = httpx.Request(
             method,
             endpoint.url,
-            headers=endpoint.dress(headers),
+            headers=endpoint.dress(headers, key),
             stream=_stream(body, scope, head_s),
             extensions={"target": target, "timeout": {"connect": connect_s}, "nursery": nursery},
         )

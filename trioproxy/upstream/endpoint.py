@@ -5,9 +5,13 @@ from collections.abc import Sequence
 
 import httpx
 
+from trioproxy.policy.breaker import Breaker, BreakerRules
+from trioproxy.policy.keys import KeyRing
+from trioproxy.policy.plan import Ewma
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.connect import Connector, OpenTcp, open_tcp
 from trioproxy.upstream.pool import Pool
+from trioproxy.upstream.slots import Slots
 from trioproxy.upstream.transport import TrioTransport
 from trioproxy.wire.headers import Headers
 
@@ -29,6 +33,11 @@ class Endpoint:
         pool: Pool,
         connect_s: float,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        keys: Sequence[tuple[bytes, bytes]] = (),
+        is_anthropic: bool = False,
+        max_concurrent: int | None = None,
+        max_waiting: int = 0,
+        attempts: Tally | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
         open_tcp: OpenTcp = open_tcp,
@@ -37,10 +46,16 @@ class Endpoint:
         self.url = httpx.URL(base_url)
         self.connect_s = connect_s
         self.host = self.url.netloc
-        self.attempts = Tally()
+        self.is_anthropic = is_anthropic
+        self.attempts = attempts if attempts is not None else Tally()
+        self.slots = Slots(max_concurrent, max_waiting)
+        self.keys = KeyRing(len(keys))
+        self.breaker = Breaker(BreakerRules())
+        self.first_content = Ewma()
         self._path = self.url.raw_path.rstrip(b"/")
         self._headers = list(headers)
-        self._replaced = frozenset(name for name, _ in headers)
+        self._keys = list(keys)
+        self._replaced = frozenset(name for name, _ in [*headers, *keys])
         connector = Connector(tls=tls, proxy=httpx.URL(proxy) if proxy else None, open_tcp=open_tcp)
         self.transport = TrioTransport(connector, pool)
 
@@ -51,7 +66,13 @@ class Endpoint:
         """The request target at this origin: ours with another prefix, path and query as the client wrote them."""
         return self._path + target.removeprefix(_PREFIX)
 
-    def dress(self, headers: Headers) -> Headers:
-        """The request's fields for this origin: its host, its own fields in place of the client's."""
+    def has_key(self, now: float) -> bool:
+        """Whether a request could be sent with a key: one of its own, or the client's where it has none."""
+        count = len(self._keys)
+        return count <= 1 or any(self.keys.is_usable(index, now) for index in range(count))
+
+    def dress(self, headers: Headers, key: int | None = None) -> Headers:
+        """The request's fields for this origin: its host, its own fields and key for the client's."""
         kept = [header for header in headers if header[0] not in self._replaced] if self._replaced else headers
-        return [(b"host", self.host), *kept, *self._headers]
+        own = self._headers if key is None else [*self._headers, self._keys[key]]
+        return [(b"host", self.host), *kept, *own]

@@ -3,6 +3,8 @@
 Asked by `/readyz`, which anybody may call: an answer is kept for a second, and one look at a time is under way.
 """
 
+from collections.abc import Sequence
+
 import httpx
 import trio
 
@@ -15,16 +17,16 @@ _LOOK_S = 2.0
 
 
 class Reachability:
-    """Looks after one endpoint."""
+    """Looks after some endpoints, of which one is enough."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
         self._lock = trio.Lock()
         self._looked: float | None = None
         self._code: str | None = None
 
     async def look(self) -> str | None:
-        """None if the endpoint can be reached, else the code of what is wrong."""
+        """None if an endpoint can be reached, else the code of what is wrong with the first."""
         async with self._lock:
             if self._looked is None or trio.current_time() > self._looked + _FRESH_S:
                 self._code = await self._try()
@@ -32,9 +34,12 @@ class Reachability:
             return self._code
 
     async def _try(self) -> str | None:
-        endpoint = self._endpoint
-        try:
-            await endpoint.transport.warm_up(endpoint.url, min(endpoint.connect_s, _LOOK_S))
-        except httpx.TransportError as error:
-            return fault_before_head(error, endpoint.name).code
-        return None
+        codes: list[str] = []
+        for endpoint in self._endpoints:
+            try:
+                await endpoint.transport.warm_up(endpoint.url, min(endpoint.connect_s, _LOOK_S))
+            except httpx.TransportError as error:
+                codes.append(fault_before_head(error, endpoint.name).code)
+            else:
+                return None
+        return codes[0]

@@ -34,7 +34,7 @@ async def relay_request(service: Service, incoming: Incoming) -> None:
     if exchange.stream:
         # A compressed stream could be passed, but not looked at; and most origins would buffer to compress it.
         call.headers = [header for header in call.headers if header[0] != b"accept-encoding"] + [_IDENTITY]
-    call.headers.append((b"content-length", b"%d" % len(body)))
+    call.json = request
     timing = service.timings.find(exchange.model)
     incoming.keep_to(timing)
     await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)

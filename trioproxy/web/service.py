@@ -46,7 +46,7 @@ class Service(Desk):
     """The parts behind the data address's routes.
 
     Attributes:
-        dispatcher: opens attempts at the upstream.
+        dispatcher: knows the upstreams, and the way of each model through them.
         timings: the clocks of a request, by its model.
         reachability: whether the upstream can be reached at all, for `/readyz`.
         admission: whether there is room for one more request.

@@ -93,7 +93,7 @@ def _envelope(error: ProxyError, dialect: Dialect, request_id: str) -> dict[str,
 def error_in_stream(status: int, body: bytes, upstream: str) -> UpstreamErrorInStream:
     """An origin's error answer as one that can be told in band: in the origin's words if the body is an error envelope
     (`{"error": {"message", …}}`, `{"error": "text"}`, or the bare object), else in ours, which say the status."""
-    error = _error_object(body)
+    error = error_object(body)
     if isinstance(error, str):
         error = {"message": error}
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
@@ -106,7 +106,7 @@ def error_in_stream(status: int, body: bytes, upstream: str) -> UpstreamErrorInS
 
 def status_of(data: bytes) -> int:
     """The status that an error object inside a 200 stands for: its own number, else its type or code, else 502."""
-    error = _error_object(data)
+    error = error_object(data)
     if not isinstance(error, dict):
         return 502
     words = [error.get(key) for key in ("status", "status_code", "code", "type")]
@@ -120,8 +120,9 @@ def status_of(data: bytes) -> int:
     return 502
 
 
-def _error_object(data: bytes) -> Any:
-    """What an envelope holds, or the bare object; None for anything else."""
+def error_object(data: bytes) -> Any:
+    """What an error envelope holds, mostly an object or a text; the object itself if it is none; None for anything
+    that is not a JSON object. Also `policy/error_class` reads errors with it."""
     try:
         value = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -1,0 +1,121 @@
+"""What does not fit together in a configuration, though each value is right: names, targets, fallbacks.
+
+Works on the plain tree, tables and lists as TOML gives them, so that these problems are told together with all others;
+what is wrong in itself is passed over here.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+from urllib.parse import urlsplit
+
+from trioproxy.config.globs import covers
+from trioproxy.config.route import Fallback
+from trioproxy.config.secrets import Wrong, shortened, suggested
+
+Path = tuple[str | int, ...]
+
+_PLAIN_URL = re.compile(r"(?i:https?)://[^@?#]+")
+
+
+def misfits(tree: Mapping[str, Any]) -> list[tuple[Path, Wrong]]:
+    """Every problem, with its place."""
+    names = [_name(upstream) for upstream in _list(tree.get("upstream"))]
+    routes = [route if isinstance(route, Mapping) else {} for route in _list(tree.get("route"))]
+    return [*_same_names(names), *_targets(routes, names), *_loops(routes)]
+
+
+def _list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _name(upstream: object) -> str | None:
+    """An upstream's name, also the one it has by default; None if that cannot be said."""
+    if not isinstance(upstream, Mapping):
+        return None
+    name, url = upstream.get("name"), upstream.get("base_url")
+    if "name" in upstream or not isinstance(url, str):
+        return name if isinstance(name, str) else None
+    if _PLAIN_URL.fullmatch(url) is None:
+        return None  # it is refused, and never shown: a key may be anywhere in it
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _same_names(names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+    for index, name in enumerate(names):
+        if name is not None and name in names[:index]:
+            expected = f"a name of its own (upstream[{names.index(name)}] has this one)"
+            yield ("upstream", index, "name"), Wrong("is taken", expected, shortened(name))
+
+
+def _targets(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+    known = [name for name in names if name is not None]
+    for number, route in enumerate(routes):
+        targets = [target for target in _list(route.get("targets")) if isinstance(target, Mapping)]
+        weights = [target.get("weight", 1.0) for target in targets]
+        if weights and all(isinstance(weight, (int, float)) and weight == 0 for weight in weights):
+            yield ("route", number, "targets"), Wrong("weigh nothing", "at least one weight above 0", "only 0")
+        if len(known) < len(names):
+            continue  # an upstream's name is wrong, perhaps the one that is meant
+        for index, target in enumerate(_list(route.get("targets"))):
+            name = target.get("upstream") if isinstance(target, Mapping) else None
+            if isinstance(name, str) and name not in known:
+                expected = suggested(name, known, f"one of {', '.join(known)}")
+                yield (
+                    ("route", number, "targets", index, "upstream"),
+                    Wrong("is not a known upstream", expected, shortened(name)),
+                )
+
+
+def _loops(routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
+    """Fallbacks that lead back to a model they came from: each loop once, at its place that stands last.
+
+    Only models that their routes name in full: a glob's fallback is meant for the other models that fit it, and no
+    request asks a model twice.
+    """
+    said = [list(_fallbacks(number, route)) for number, route in enumerate(routes)]
+    steps: dict[str, dict[str, list[Path]]] = {}  # from a model to those asked instead of it, and where that is said
+    for model in dict.fromkeys(model for fallbacks in said for _, model in fallbacks):
+        number = _route_named_by(model, routes)
+        steps[model] = {}
+        for place, other in [] if number is None else said[number]:
+            steps[model].setdefault(other, []).append(place)
+    while (loop := _first_loop(steps)) is not None:
+        places = [steps[model][other] for model, other in zip(loop, loop[1:] + loop[:1], strict=True)]
+        last = places.index(max(places))
+        walked = loop[last:] + loop[: last + 1]
+        shown = " → ".join(map(shortened, walked))
+        for place in steps[walked[0]].pop(walked[1]):
+            yield place, Wrong("is part of a loop", "fallbacks that come to an end", shown)
+
+
+def _fallbacks(number: int, route: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    fallback = route.get("fallback")
+    if not isinstance(fallback, Mapping):
+        return
+    for kind in Fallback.model_fields:
+        for index, model in enumerate(_list(fallback.get(kind))):
+            if isinstance(model, str):
+                yield ("route", number, "fallback", kind, index), model
+
+
+def _route_named_by(model: str, routes: list[Mapping[str, Any]]) -> int | None:
+    """The route that this model takes, if it stands there in full."""
+    globs = ([glob for glob in _list(route.get("models")) if isinstance(glob, str)] for route in routes)
+    first = next(
+        ((number, some) for number, some in enumerate(globs) if any(covers(glob, model) for glob in some)), None
+    )
+    return first[0] if first is not None and model in first[1] else None
+
+
+def _first_loop(steps: Mapping[str, Iterable[str]]) -> list[str] | None:
+    try:
+        TopologicalSorter(steps).prepare()
+    except CycleError as error:
+        loop: list[str] = error.args[1]
+        return loop[:0:-1]  # the way it is walked; its first and last are the same
+    return None
