@@ -262,3 +262,24 @@ async def test_a_crew_that_is_cancelled_leaves_no_process(make: MakeCrew) -> Non
             pids = [worker.pid for worker in crew.workers.values()]
             nursery.cancel_scope.cancel()
     assert not any(is_there(pid) for pid in pids)
+
+
+async def test_a_worker_whose_loop_is_stuck_is_killed_and_replaced(
+    make: MakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "_STUCK_S", 0.5)
+    monkeypatch.setattr(crew_module, "_LOOK_EVERY_S", 0.1)
+    crew = make("""
+stuck = first("stuck")
+send({"ready": True})
+if stuck:
+    time.sleep(1000)
+obey()
+""")
+    async with running(crew):
+        stuck = crew.workers[0]
+        await until(lambda: crew.workers[0] is not stuck and crew.workers[0].ready.is_set())
+        fine = crew.workers[0]
+        await trio.sleep(1)  # it answers, and is left in peace
+        assert crew.workers[0] is fine and crew.restarts == 1
+        crew.order(Order.STOP)

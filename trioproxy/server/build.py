@@ -72,8 +72,14 @@ class House:
         )
 
     def answer(self, what: str) -> Any:
-        """Answer a question of the supervisor's: "metrics" or "resources"."""
-        return list(self._families()) if what == "metrics" else self._resources()
+        """Answer a question of the supervisor's: "alive", "metrics" or "resources"."""
+        match what:
+            case "alive":
+                return True
+            case "metrics":
+                return list(self._families())
+            case _:
+                return self._resources()
 
     def _tallies(self) -> dict[str, Tally]:
         return {

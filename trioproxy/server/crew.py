@@ -30,6 +30,9 @@ WORKER = (sys.executable, "-P", "-m", "trioproxy.server.worker")
 _START_S = 60.0
 """How long a worker may take until it serves; a machine under full load is slow to import."""
 _ANSWER_S = 1.0
+_LOOK_EVERY_S = 5.0
+_STUCK_S = 30.0
+"""A worker that answers nothing for so long is stuck: it never does anything for more than a fraction of a second."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _HEALTHY_S = 30.0
@@ -97,6 +100,7 @@ class Worker:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._tell)
                     nursery.start_soon(self._kill_if_not_ready)
+                    nursery.start_soon(self._kill_if_stuck)
                     await self._listen()
                     await _wait_ended(self._process.pid)
                     nursery.cancel_scope.cancel()
@@ -150,6 +154,17 @@ class Worker:
             await self.ready.wait()
             return
         self.failure = f"it was not ready after {_START_S:g} s"
+        self._process.kill()
+
+    async def _kill_if_stuck(self) -> None:
+        """Ask again and again whether its event loop still turns. One that does not serves nobody, its deadlines do not
+        fire, and whoever is in its slot's queue waits for nothing."""
+        await self.ready.wait()
+        turns = True
+        while turns:
+            await trio.sleep(_LOOK_EVERY_S)
+            turns = await self._questions.ask("alive", _STUCK_S) is not None
+        log.error("worker killed: its event loop was stuck", worker=self.slot, pid=self.pid, stuck_s=_STUCK_S)
         self._process.kill()
 
 
