@@ -352,7 +352,9 @@ class TestStopping:
             took_s = time.monotonic() - start
             assert idle.read_all() == b""
             assert proxy.err == []
-            assert [line["event"] for line in proxy.log][-2:] == ["draining", "stopped"]
+            # The supervisor's own lines come from another process, in between or not.
+            said = [line["event"] for line in proxy.log if line["event"] in ("draining", "stopped")]
+            assert said == ["draining", "stopped"]
         print(f"{1000 * took_s:.0f} ms")
         assert took_s < 1.0
 

@@ -226,7 +226,7 @@ def test_a_log_that_was_moved_away_is_begun_anew(upstream: Server, file: Path, t
         until(lambda: "exchange" in told(log), "the exchange")
         assert server.stop() == 0
     assert "exchange" not in told(moved)
-    assert told(log)[-1] == "stopped"
+    assert "stopped" in told(log)
 
 
 def test_a_signal_to_reload_while_it_starts_or_reloads_is_obeyed_once_more(upstream: Server) -> None:
