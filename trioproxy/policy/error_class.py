@@ -79,6 +79,12 @@ def class_of_answer(status: int, body: bytes) -> ErrorClass | None:
     return _class_of(status, (error.get("code"), error.get("type")), error.get("message"))
 
 
+def blames(body: bytes, param: str) -> bool:
+    """Whether an error says that this field of the request is its cause."""
+    error: Any = error_object(body) if len(body) <= MAX_BODY_BYTES else None
+    return isinstance(error, dict) and error.get("param") == param
+
+
 def class_of_fault(fault: ProxyError) -> ErrorClass | None:
     """The class of what came instead of an answer: an outage, unless the origin said in its stream what it is. None
     for what is not the origin's doing."""

@@ -95,6 +95,10 @@ class KeyRing:
         until = self._keys[index].out_until
         return until is None or now >= until
 
+    def usable(self, now: float) -> int:
+        """How many keys are not out."""
+        return sum(self.is_usable(index, now) for index in range(len(self._keys)))
+
 
 def _doubled(first_s: float, times: int, most_s: float) -> float:
     return min(first_s * 2.0 ** min(times, _MAX_DOUBLINGS), most_s)

@@ -70,7 +70,7 @@ def arrange(
     if len(usable) <= 1:
         return usable
     if sticky is not None:
-        return _by_lot(usable, candidates, lambda index: _hash(sticky, candidates[index].name))
+        return _by_lot(usable, candidates, lambda index: lot(sticky, candidates[index].name))
     match strategy:
         case Strategy.ORDERED:
             return usable
@@ -96,9 +96,9 @@ def _by_lot(indexes: list[int], candidates: Sequence[Candidate], number: Callabl
     return sorted(indexes, key=waits.__getitem__)
 
 
-def _hash(sticky: str, name: str) -> float:
-    """A number from 0 up to but not including 1, the same on every machine. The length keeps two pairs of texts from
-    being one text."""
+def lot(sticky: str, name: str) -> float:
+    """What is drawn for a value that sticks: a number from 0 up to but not including 1, the same on every machine. The
+    length keeps two pairs of texts from being one text."""
     text = f"{len(name)}:{name}{sticky}".encode("utf-8", "surrogatepass")
     # 53 bits are what a float holds: more could be rounded up to 1.
     return (int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> 11) / (1 << 53)
