@@ -61,6 +61,45 @@ def test_not_every_weight_is_zero(weights: list[object], is_good: bool) -> None:
     assert found([A], route(["m"], targets=targets)) == ([] if is_good else [problem])
 
 
+@pytest.mark.parametrize("key", ["canary", "shadow"])
+def test_a_canary_and_a_shadow_go_to_upstreams_there_are(key: str) -> None:
+    assert found([A, B], route(["m"], targets=[{"upstream": "a"}], **{key: {"upstream": "bee"}})) == []
+    assert found([A, B], route(["m"], targets=[{"upstream": "a"}], **{key: {"upstream": "be"}})) == [
+        f'route.0.{key}.upstream: is not a known upstream, expected "bee", got "be"'
+    ]
+    assert found([A, {"name": 5}], route(["m"], **{key: {"upstream": "be"}})) == []
+
+
+CANARY_IS_TARGET = (
+    "route.0.canary.upstream: is a target of this route, expected another upstream, or another model there, got"
+)
+
+
+@pytest.mark.parametrize(
+    ("models", "target", "canary", "is_good"),
+    [
+        (["m"], {"upstream": "a"}, {"upstream": "bee"}, True),
+        (["m"], {"upstream": "a"}, {"upstream": "a"}, False),
+        (["m"], {"upstream": "a", "model": "x"}, {"upstream": "a"}, True),
+        (["m"], {"upstream": "a"}, {"upstream": "a", "model": "x"}, True),
+        (["m"], {"upstream": "a", "model": "x"}, {"upstream": "a", "model": "x"}, False),
+        (["m"], {"upstream": "a"}, {"upstream": "a", "model": "m"}, False),  # as the client calls it
+        (["m*"], {"upstream": "a"}, {"upstream": "a", "model": "m"}, True),
+        (["m", "n"], {"upstream": "a"}, {"upstream": "a", "model": "m"}, True),
+    ],
+)
+def test_a_canary_is_no_target_of_its_route(
+    models: list[str], target: dict[str, str], canary: dict[str, str], is_good: bool
+) -> None:
+    problem = f'{CANARY_IS_TARGET} "{canary["upstream"]}"'
+    assert found([A, B], route(models, targets=[target], canary=canary)) == ([] if is_good else [problem])
+
+
+def test_a_route_without_targets_has_all_upstreams_as_such() -> None:
+    assert found([A, B], route(["m*"], canary={"upstream": "bee"})) == [f'{CANARY_IS_TARGET} "bee"']
+    assert found([A, B], route(["m*"], canary={"upstream": "bee", "model": "x"})) == []
+
+
 def looped(place: str, *models: str) -> str:
     shown = " → ".join(f'"{model}"' for model in models)
     return f"{place}: is part of a loop, expected fallbacks that come to an end, got {shown}"
@@ -127,7 +166,10 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["upstream", "x"]), inner),
     max_leaves=5,
 )
-KEYED = st.dictionaries(st.sampled_from(["models", "targets", "fallback", "name", "base_url"]), JUNK) | JUNK
+KEYED = (
+    st.dictionaries(st.sampled_from(["models", "targets", "fallback", "canary", "shadow", "name", "base_url"]), JUNK)
+    | JUNK
+)
 
 
 @given(KEYED | st.lists(KEYED), KEYED | st.lists(KEYED))

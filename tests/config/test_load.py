@@ -409,6 +409,24 @@ def test_a_nested_table_is_shown_as_one(certificate: Path, file: Path) -> None:
             "[[route]]\nmodels = ['a']\nstrategy = 'random'",
             'route[0].strategy: is not a known word, expected "ordered", "weighted", "least_busy" or "fastest"',
         ),
+        (
+            "[[route]]\nmodels = ['a']\nhedge = { afters = 1, after_s = 2 }",
+            'route[0].hedge.afters: is not a known key, expected "after_s", got "afters"',
+        ),
+        (
+            "[[route]]\nmodels = ['a']\nhedge = {}",
+            'route[0].hedge: does not say how late, expected after_s = SECONDS or after = "p95", got neither',
+        ),
+        (
+            "[[route]]\nmodels = ['a']\nhedge = { after = 'p50' }",
+            'route[0].hedge.after: is not a known word, expected "p95", got "p50"',
+        ),
+        ("[[route]]\nmodels = ['a']\ncanary = 'b'", "route[0].canary: is not a table, expected a table of keys"),
+        ("[[route]]\nmodels = ['a']\nshadow = {}", "route[0].shadow.upstream: is missing, expected a value"),
+        (
+            "[[route]]\nmodels = ['a']\naggregate = 'yes'",
+            'route[0].aggregate: is not true or false, expected true or false, got "yes"',
+        ),
     ],
 )
 def test_a_problem_of_a_route_names_its_place_in_the_list(file: Path, text: str, problem: str) -> None:
@@ -431,7 +449,11 @@ targets = [{ upstream = "a", model = "b" }, { upstream = "a", weight = 2 }]
 strategy = "weighted"
 sticky = "header:X-Session"
 retry = { statuses = [503, "4xx"], repeat_sent = true }
+aggregate = true
 fallback = { outage = ["c", "d"] }
+hedge = { after = "p95" }
+canary = { upstream = "a", model = "c" }
+shadow = { upstream = "a", max_concurrent = 5 }
 deadlines = { idle_s = 9 }
 [[route]]
 models = ['b']
@@ -445,6 +467,9 @@ models = ["a*"]
 targets = [{ upstream = "a", model = "b", weight = 1.0 }, { upstream = "a", weight = 2.0 }]
 strategy = "weighted"
 sticky = "header:x-session"
+aggregate = true
+batch_fallback = false
+continue_after_cut = false
 
 [route.retry]
 tries = 3
@@ -456,6 +481,25 @@ repeat_sent = true
 [route.fallback]
 outage = ["c", "d"]
 
+[route.hedge]
+after = "p95"
+budget = 0.1
+
+[route.canary]
+upstream = "a"
+model = "c"
+share = 0.01
+max_share = 0.5
+step_s = 60.0
+min_requests = 50
+max_errors = 0.02
+max_slower = 1.5
+
+[route.shadow]
+upstream = "a"
+share = 0.1
+max_concurrent = 5
+
 [route.deadlines]
 idle_s = 9.0
 
@@ -463,6 +507,9 @@ idle_s = 9.0
 models = ["b"]
 strategy = "ordered"
 sticky = ""
+aggregate = false
+batch_fallback = false
+continue_after_cut = false
 
 [route.retry]
 tries = 3

@@ -169,6 +169,8 @@ def test_what_is_shown_is_toml_with_every_secret_masked(tmp_path: Path) -> None:
             "headers": {"Anthropic-Version": "2023-06-01", "X-Api-Key": "***", "X-B": "env:B (set)"},
             "dialect": "openai",
             "max_waiting": 100,
+            "health_interval_s": 10.0,
+            "streams": True,
             "proxy": "http://me:***@p:1",
         }
     ]

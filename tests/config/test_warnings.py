@@ -1,5 +1,7 @@
 """Warnings: what is allowed and hardly meant."""
 
+import pytest
+
 from trioproxy.config import Config, warnings
 
 
@@ -26,6 +28,49 @@ def test_globs_of_one_route_are_in_nobodys_way() -> None:
 
 def test_a_bound_on_those_who_wait_needs_one_on_those_who_do_not() -> None:
     assert given(max_waiting=5) == ["upstream[0].max_waiting: means nothing without max_concurrent, nobody ever waits"]
+
+
+def test_what_belongs_to_a_health_check_needs_one() -> None:
+    assert given(health="/health", health_interval_s=5) == []
+    assert given(health="chat", health_model="m", health_interval_s=5) == []
+    model = 'upstream[0].health_model: means nothing without health = "chat", no model is ever asked'
+    assert given(health_model="m", health_interval_s=5) == [
+        model,
+        "upstream[0].health_interval_s: means nothing without health, nothing is ever checked",
+    ]
+    assert given(health="/health", health_model="m") == [model]
+
+
+def test_a_hedge_needs_two_targets_and_a_budget() -> None:
+    two, hedge = [{"upstream": "a"}, {"upstream": "a", "model": "n"}], {"after_s": 1}
+    assert given({"models": ["m"], "targets": two, "hedge": hedge}) == []
+    alone = "route[0].hedge: means nothing with a single target, there is no other for a second try"
+    assert given({"models": ["m"], "targets": two[:1], "hedge": hedge}) == [alone]
+    assert given({"models": ["m"], "hedge": hedge}) == [alone]
+    assert given({"models": ["m"], "targets": two, "hedge": {**hedge, "budget": 0}}) == [
+        "route[0].hedge: is off with budget = 0"
+    ]
+
+
+def test_a_shadow_without_a_share_is_off() -> None:
+    assert given({"models": ["m"], "shadow": {"upstream": "a"}}) == []
+    assert given({"models": ["m"], "shadow": {"upstream": "a", "share": 0}}) == [
+        "route[0].shadow: is off with share = 0"
+    ]
+
+
+@pytest.mark.parametrize("key", ["aggregate", "batch_fallback", "continue_after_cut"])
+def test_what_is_done_with_streams_needs_a_target_that_can_stream(key: str) -> None:
+    upstreams = [{"base_url": "http://a", "streams": False}, {"base_url": "http://b"}]
+
+    def told(*targets: str) -> list[str]:
+        route = {"models": ["m"], key: True} | (
+            {"targets": [{"upstream": name} for name in targets]} if targets else {}
+        )
+        return warnings(Config.model_validate({"upstream": upstreams, "route": [route, {"models": ["n"]}]}))
+
+    assert told() == told("b") == told("a", "b") == []
+    assert told("a") == told("a", "a") == [f"route[0].{key}: means nothing, none of its targets can stream"]
 
 
 def test_weights_count_for_one_strategy_only() -> None:

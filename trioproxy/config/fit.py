@@ -1,4 +1,4 @@
-"""What does not fit together in a configuration, though each value is right: names, targets, fallbacks.
+"""What does not fit together in a configuration, though each value is right: names, targets, canaries, fallbacks.
 
 Works on the plain tree, tables and lists as TOML gives them, so that these problems are told together with all others;
 what is wrong in itself is passed over here.
@@ -23,7 +23,7 @@ def misfits(tree: Mapping[str, Any]) -> list[tuple[Path, Wrong]]:
     """Every problem, with its place."""
     names = [_name(upstream) for upstream in _list(tree.get("upstream"))]
     routes = [route if isinstance(route, Mapping) else {} for route in _list(tree.get("route"))]
-    return [*_same_names(names), *_targets(routes, names), *_loops(routes)]
+    return [*_same_names(names), *_targets(routes, names), *_canaries(routes, names), *_loops(routes)]
 
 
 def _list(value: object) -> list[Any]:
@@ -61,14 +61,42 @@ def _targets(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterat
             yield ("route", number, "targets"), Wrong("weigh nothing", "at least one weight above 0", "only 0")
         if len(known) < len(names):
             continue  # an upstream's name is wrong, perhaps the one that is meant
-        for index, target in enumerate(_list(route.get("targets"))):
-            name = target.get("upstream") if isinstance(target, Mapping) else None
+        for place, named in _naming_upstreams(route):
+            name = named.get("upstream")
             if isinstance(name, str) and name not in known:
                 expected = suggested(name, known, f"one of {', '.join(known)}")
-                yield (
-                    ("route", number, "targets", index, "upstream"),
-                    Wrong("is not a known upstream", expected, shortened(name)),
-                )
+                yield ("route", number, *place, "upstream"), Wrong("is not a known upstream", expected, shortened(name))
+
+
+def _naming_upstreams(route: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Every table of a route that names an upstream, with its place in the route."""
+    for index, target in enumerate(_list(route.get("targets"))):
+        if isinstance(target, Mapping):
+            yield ("targets", index), target
+    for key in ("canary", "shadow"):
+        if isinstance(table := route.get(key), Mapping):
+            yield (key,), table
+
+
+def _canaries(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+    """Canaries that are a target of their route, so that there is nothing to compare them with."""
+    for number, route in enumerate(routes):
+        canary = route.get("canary")
+        if not isinstance(canary, Mapping) or not isinstance(name := canary.get("upstream"), str):
+            continue
+        everywhere = [{"upstream": other} for other in names]
+        targets = [one for one in _list(route.get("targets")) or everywhere if isinstance(one, Mapping)]
+        if (name, _asked(canary, route)) in [(one.get("upstream"), _asked(one, route)) for one in targets]:
+            wrong = Wrong("is a target of this route", "another upstream, or another model there", shortened(name))
+            yield ("route", number, "canary", "upstream"), wrong
+
+
+def _asked(named: Mapping[str, Any], route: Mapping[str, Any]) -> object:
+    """The model that an upstream of a route is asked for; None if that depends on the request."""
+    models = _list(route.get("models"))
+    is_one = len(models) == 1 and isinstance(models[0], str) and not set("*?") & set(models[0])
+    model = named.get("model")
+    return models[0] if model is None and is_one else model
 
 
 def _loops(routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:

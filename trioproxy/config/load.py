@@ -19,8 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trioproxy.config.fit import misfits
-from trioproxy.config.schema import Config, Upstream
+from trioproxy.config.schema import Config
 from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, got, kind_of, quoted, shortened, suggested
+from trioproxy.config.upstream import Upstream
 from trioproxy.errors import ConfigError, Problem
 
 DEFAULT_FILE: Final = "trioproxy.toml"
@@ -77,7 +78,7 @@ def load(
     """
     problems: list[Problem] = []
     given = [*_from_environment(environ, problems), *_from_flags(flags or {}, problems)]
-    path = _choose_file(file, environ, directory) if reads_file else None
+    path = chosen_file(file, environ, directory) if reads_file else None
     table = {} if path is None else _read(path)
     if isinstance(table, Problem):
         # Without the file, judging the rest would only blame keys that may well be in it.
@@ -96,7 +97,8 @@ def environment_with(**changes: str) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
-def _choose_file(file: Path | None, environ: Mapping[str, str], directory: Path) -> Path | None:
+def chosen_file(file: Path | None, environ: Mapping[str, str] = os.environ, directory: Path = Path(".")) -> Path | None:
+    """The configuration file that `load` reads, None if there is none."""
     if file is not None:
         return file
     if environ.get(FILE_VARIABLE):

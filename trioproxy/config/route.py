@@ -3,15 +3,22 @@
 What only shows when routes and upstreams are seen together (a name that is none, a loop) is in `fit`.
 """
 
-import re
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from trioproxy.config.beside import Canary, Hedge, Shadow
 from trioproxy.config.secrets import Wrong, got, header_name
-from trioproxy.config.section import Seconds, SecondsFromZero, Section, Share, Weight
+from trioproxy.config.section import (
+    MAX_MODEL_CHARACTERS,
+    Model,
+    Seconds,
+    SecondsFromZero,
+    Section,
+    Share,
+    Weight,
+)
 
-MAX_GLOB_CHARACTERS: Final = 200
 MAX_TRIES: Final = 20
 
 _MODEL = 'a model, or a glob such as "gpt-4*"'
@@ -22,19 +29,8 @@ _STATUS = 'a status from 400 to 599, "4xx" or "5xx"'
 def _glob(value: object) -> str:
     if not isinstance(value, str):
         raise Wrong("is not text", _MODEL, got(value))
-    if not 0 < len(value) <= MAX_GLOB_CHARACTERS:
+    if not 0 < len(value) <= MAX_MODEL_CHARACTERS:
         raise Wrong("is empty or too long", _MODEL, got(value))
-    return value
-
-
-def _model(value: object) -> str:
-    expected = 'a model, such as "gpt-4o"'
-    if not isinstance(value, str):
-        raise Wrong("is not text", expected, got(value))
-    if not 0 < len(value) <= MAX_GLOB_CHARACTERS:
-        raise Wrong("is empty or too long", expected, got(value))
-    if re.search(r"[*?]", value):
-        raise Wrong("is a glob", expected, got(value))
     return value
 
 
@@ -77,7 +73,6 @@ def _status(value: object) -> int | str:
 
 
 Glob = Annotated[str, BeforeValidator(_glob)]
-Model = Annotated[str, BeforeValidator(_model)]
 Models = tuple[Model, ...]
 Status = Annotated[int | str, BeforeValidator(_status)]
 
@@ -171,6 +166,24 @@ class Route(Section):
     )
     retry: Retry = Field(default=Retry(), description="When a request that failed is tried again.")
     fallback: Fallback = Field(default=Fallback(), description="The models that are asked instead.")
+    hedge: Hedge | None = Field(
+        default=None, description="A second try beside one whose first content is late; off by default."
+    )
+    canary: Canary | None = Field(
+        default=None, description="An upstream that gets a growing share of the requests; off by default."
+    )
+    shadow: Shadow | None = Field(
+        default=None, description="An upstream that gets copies of requests, to be measured; off by default."
+    )
+    aggregate: bool = Field(
+        default=False, description="Whether an upstream streams also for clients that do not, and the answer is folded."
+    )
+    batch_fallback: bool = Field(
+        default=False, description="Whether a stream that failed before content is at last asked for as a whole."
+    )
+    continue_after_cut: bool = Field(
+        default=False, description="Whether another target goes on with a text that was cut, from where it is."
+    )
     deadlines: RouteDeadlines = Field(
         default=RouteDeadlines(), description="Any keys of [deadlines]; the others come from there."
     )

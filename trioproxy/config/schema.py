@@ -12,41 +12,22 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trioproxy.config.fit import misfits
 from trioproxy.config.route import Deadlines, Route
-from trioproxy.config.secrets import (
-    Secret,
-    Wrong,
-    api_key,
-    api_keys,
-    different_keys,
-    got,
-    header_name,
-    header_value,
-    headers,
-    kind_of,
-    shortened,
-    surroundings,
-)
-from trioproxy.config.section import Count, CountFromZero, Seconds, SecondsFromZero, Section, Size
+from trioproxy.config.secrets import Secret, Wrong, api_key, got, shortened, surroundings
+from trioproxy.config.section import Count, Seconds, SecondsFromZero, Section, Size, is_host
+from trioproxy.config.upstream import Upstream
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 MAX_WORKERS: Final = 256
 
-_NAME = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:%-]{0,252}")
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 _BIND = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
-_BASE_URL = 'a URL such as "https://api.openai.com/v1" (no user, query or fragment)'
-_PROXY_URL = 'a URL of the form "http://[user:password@]host:port"'
 
 
 def _workers(value: object) -> int | str:
@@ -60,22 +41,11 @@ def _workers(value: object) -> int | str:
     return value
 
 
-def _is_host(host: str) -> bool:
-    try:
-        if ":" in host:
-            return bool(ipaddress.IPv6Address(host))
-        if re.fullmatch(r"[0-9.]+", host):
-            return bool(ipaddress.IPv4Address(host))
-    except ValueError:
-        return False
-    return _HOST.fullmatch(host) is not None
-
-
 def split_bind(bind: str) -> tuple[str, int]:
     """The host (without brackets) and the port of "HOST:PORT"; port 0 lets the system choose. Raises Wrong."""
     host, _, port = bind.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not _is_host(bare) or (":" in bare) != (bare != host):
+    if not is_host(bare) or (":" in bare) != (bare != host):
         raise Wrong("is not an address", _BIND, shortened(bind))
     if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
         raise Wrong("has no port from 0 to 65535", _BIND, shortened(bind))
@@ -111,68 +81,6 @@ def _bind_list(value: tuple[str, ...]) -> tuple[str, ...]:
     if twice is not None:
         raise Wrong("names an address twice", "each address once", shortened(twice))
     return value
-
-
-def _split_url(value: object, schemes: tuple[str, ...], expected: str) -> SplitResult:
-    # Never echoes the URL: a password or a key may be anywhere in it.
-    if not isinstance(value, str):
-        raise Wrong("is not text", expected, kind_of(value))
-    if _VISIBLE.fullmatch(value) is None:
-        raise Wrong("is not a URL", expected, "a blank, control or non-ASCII character in it, or nothing")
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise Wrong("is not a URL", expected, "a host or port that cannot be read") from None
-    if parts.scheme not in schemes or not value[len(parts.scheme) :].startswith("://"):
-        raise Wrong("is not a URL of this kind", expected, f"no {' or '.join(f'{s}://' for s in schemes)} in front")
-    if not _is_host(parts.hostname or "") or port == 0:
-        raise Wrong("has no usable host", expected, "no host, or one that cannot be a host or port")
-    if "?" in value or "#" in value:
-        raise Wrong("has a query or a fragment", expected, "a ? or # in it")
-    return parts
-
-
-def _base_url(value: object) -> str:
-    parts = _split_url(value, ("http", "https"), _BASE_URL)
-    if "@" in parts.netloc:
-        raise Wrong("has a user name or password in it", f"{_BASE_URL}; a key goes into api_key", "an @ in it")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def _proxy(value: object) -> Secret:
-    if isinstance(value, Secret):
-        return value
-    parts = _split_url(value, ("http",), _PROXY_URL)
-    if parts.port is None or parts.path.strip("/"):
-        raise Wrong("is not a proxy's address", _PROXY_URL, "no port, or a path behind it")
-    login, at, place = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    masked = (f"{user}:***" if colon else "***") if at else ""  # Without a password the user may be a token.
-    return Secret(f"http://{parts.netloc}", f"http://{masked}{at}{place}")
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise Wrong("is not a name", "letters, digits, dots, - and _", got(value))
-    return value
-
-
-def _ca_file(value: object, info: ValidationInfo) -> Path:
-    expected = "the path of a PEM file with certificates"
-    if not isinstance(value, (str, Path)) or str(value) == "":
-        raise Wrong("is not a path", expected, got(value))
-    path = surroundings(info).directory / value
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(cafile=path)
-    except ssl.SSLError:
-        raise Wrong("holds no certificates", expected, shortened(str(path))) from None
-    except OSError as error:
-        raise Wrong(f"cannot be read ({error.strerror})", expected, shortened(str(path))) from None
-    except ValueError:  # A NUL, or what cannot be encoded, in the path.
-        raise Wrong("is not a path", expected, shortened(str(path))) from None
-    return path
 
 
 def _readable(value: object, info: ValidationInfo) -> Path:
@@ -236,10 +144,6 @@ def _some_upstream(value: tuple["Upstream", ...]) -> tuple["Upstream", ...]:
 Bind = Annotated[str, BeforeValidator(_bind)]
 Network = Annotated[str, BeforeValidator(_network)]
 Readable = Annotated[Path, BeforeValidator(_readable)]
-ApiKey = Annotated[Secret, BeforeValidator(api_key)]
-HeaderName = Annotated[str, AfterValidator(header_name)]
-HeaderValue = Annotated[Secret, BeforeValidator(header_value)]
-Headers = Annotated[Mapping[HeaderName, HeaderValue], AfterValidator(headers)]
 
 
 class Tls(Section):
@@ -317,47 +221,6 @@ class Drain(Section):
     timeout_s: SecondsFromZero = Field(
         default=30.0, description="How long open streams may go on at a stop, in seconds."
     )
-
-
-class Upstream(Section):
-    """`[[upstream]]`: an origin, and how to reach it."""
-
-    base_url: Annotated[str, BeforeValidator(_base_url)] = Field(
-        description="Where requests go: the URL that stands for /v1, without a trailing slash."
-    )
-    # Behind base_url, because the factory sees only the fields before it.
-    name: Annotated[str, BeforeValidator(_name)] = Field(
-        default_factory=lambda valid: urlsplit(valid["base_url"]).hostname or "",
-        description="Its name in headers and logs; by default the host of base_url.",
-    )
-    api_key: Annotated[tuple[ApiKey, ...], BeforeValidator(api_keys), AfterValidator(different_keys)] = Field(
-        default=(),
-        strict=False,
-        description="Reference to the upstream's key, or a list of them; without one the client's own goes through.",
-    )
-    headers: Headers = Field(
-        default_factory=dict, description="Headers set on every request; values may be references."
-    )
-    dialect: Literal["openai", "anthropic"] = Field(
-        default="openai", description="Which routes it serves; nothing is translated."
-    )
-    max_concurrent: Count | None = Field(
-        default=None, description="Requests under way there at once, per worker; off by default."
-    )
-    max_waiting: CountFromZero = Field(
-        default=100, description="Requests that may wait for a place when max_concurrent is reached, per worker."
-    )
-    proxy: Annotated[Secret, BeforeValidator(_proxy)] | None = Field(
-        default=None, description="Outbound HTTP proxy; none is ever taken from the environment."
-    )
-    ca_file: Annotated[Path, BeforeValidator(_ca_file)] | None = Field(
-        default=None, description="PEM file of the authorities to trust instead of the usual ones."
-    )
-
-    @property
-    def holds_secrets(self) -> bool:
-        """Whether something is added to its requests that is meant for this origin alone."""
-        return bool(self.api_key or self.headers)
 
 
 class Telemetry(Section):

@@ -1,6 +1,8 @@
-"""What all sections of the configuration share: their base, and the kinds of numbers. A rule raises `Wrong`."""
+"""What sections of the configuration share: their base, and the kinds of numbers and names. A rule raises `Wrong`."""
 
+import ipaddress
 import math
+import re
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -10,6 +12,10 @@ from trioproxy.config.secrets import MAX_BYTES, Wrong, got
 MAX_SECONDS: Final = 1e9
 MAX_COUNT: Final = 1_000_000
 MAX_WEIGHT: Final = 1e6
+MAX_TIMES: Final = 1e6
+MAX_MODEL_CHARACTERS: Final = 200
+
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
 
 class Section(BaseModel):
@@ -52,12 +58,39 @@ def _positive_count(value: object) -> int:
     return _count(value)
 
 
-def _number(value: object, expected: str, most: float) -> float:
+def _number(value: object, expected: str, most: float, least: float = 0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Wrong("is not a number", expected, got(value))
-    if not 0 <= value <= most:  # Also refuses nan.
+    if not least <= value <= most:  # Also refuses nan.
         raise Wrong("is out of range", expected, got(value))
     return float(value)
+
+
+def _some_share(value: object) -> float:
+    return _number(value, "a share above 0, up to 1", 1, math.ulp(0.0))
+
+
+def _model(value: object) -> str:
+    expected = 'a model, such as "gpt-4o"'
+    if not isinstance(value, str):
+        raise Wrong("is not text", expected, got(value))
+    if not 0 < len(value) <= MAX_MODEL_CHARACTERS:
+        raise Wrong("is empty or too long", expected, got(value))
+    if re.search(r"[*?]", value):
+        raise Wrong("is a glob", expected, got(value))
+    return value
+
+
+def is_host(host: str) -> bool:
+    """Whether this is the name or address of a host; an IPv6 address without its brackets."""
+    try:
+        if ":" in host:
+            return bool(ipaddress.IPv6Address(host))
+        if re.fullmatch(r"[0-9.]+", host):
+            return bool(ipaddress.IPv4Address(host))
+    except ValueError:
+        return False
+    return _HOST.fullmatch(host) is not None
 
 
 Seconds = Annotated[float, BeforeValidator(_positive_seconds)]
@@ -67,3 +100,6 @@ Count = Annotated[int, BeforeValidator(_positive_count)]
 CountFromZero = Annotated[int, BeforeValidator(lambda value: _count(value, "a number >= 0", 0))]
 Share = Annotated[float, BeforeValidator(lambda value: _number(value, "a share from 0 to 1", 1))]
 Weight = Annotated[float, BeforeValidator(lambda value: _number(value, "a number >= 0", MAX_WEIGHT))]
+SomeShare = Annotated[float, BeforeValidator(_some_share)]
+Times = Annotated[float, BeforeValidator(lambda value: _number(value, "a number >= 1", MAX_TIMES, 1))]
+Model = Annotated[str, BeforeValidator(_model)]

@@ -9,16 +9,45 @@ from trioproxy.config.secrets import shortened
 
 def warnings(config: Config) -> list[str]:
     """A line for each, as "key: what"."""
-    return [*_idle_keys(config), *_shadowed_globs(config)]
+    idle = (*_idle_keys_of_upstreams(config), *_idle_keys_of_routes(config), *_idle_without_streams(config))
+    return [*idle, *_shadowed_globs(config)]
 
 
-def _idle_keys(config: Config) -> Iterator[str]:
+def _idle_keys_of_upstreams(config: Config) -> Iterator[str]:
     for number, upstream in enumerate(config.upstream):
-        if "max_waiting" in upstream.model_fields_set and upstream.max_concurrent is None:
+        said = upstream.model_fields_set
+        if "max_waiting" in said and upstream.max_concurrent is None:
             yield f"upstream[{number}].max_waiting: means nothing without max_concurrent, nobody ever waits"
+        if upstream.health_model is not None and upstream.health != "chat":
+            yield f'upstream[{number}].health_model: means nothing without health = "chat", no model is ever asked'
+        is_remote = upstream.base_url.startswith("https:")  # a server of one's own often wants no key
+        if upstream.health == "chat" and is_remote and not upstream.holds_secrets:
+            yield f"upstream[{number}].health: a chat without a key, the upstream may refuse every check"
+        if "health_interval_s" in said and upstream.health is None:
+            yield f"upstream[{number}].health_interval_s: means nothing without health, nothing is ever checked"
+
+
+def _idle_keys_of_routes(config: Config) -> Iterator[str]:
     for number, route in enumerate(config.route):
         if route.strategy != "weighted" and any("weight" in target.model_fields_set for target in route.targets):
             yield f'route[{number}].targets: their weight counts only with strategy = "weighted"'
+        if route.hedge is not None and len(route.targets or config.upstream) == 1:
+            yield f"route[{number}].hedge: means nothing with a single target, there is no other for a second try"
+        if route.hedge is not None and route.hedge.budget == 0:
+            yield f"route[{number}].hedge: is off with budget = 0"
+        if route.shadow is not None and route.shadow.share == 0:
+            yield f"route[{number}].shadow: is off with share = 0"
+
+
+def _idle_without_streams(config: Config) -> Iterator[str]:
+    can_stream = {upstream.name: upstream.streams for upstream in config.upstream}
+    for number, route in enumerate(config.route):
+        names = [target.upstream for target in route.targets] or list(can_stream)
+        if any(can_stream[name] for name in names):
+            continue
+        for key in ("aggregate", "batch_fallback", "continue_after_cut"):
+            if getattr(route, key):
+                yield f"route[{number}].{key}: means nothing, none of its targets can stream"
 
 
 def _shadowed_globs(config: Config) -> Iterator[str]:
