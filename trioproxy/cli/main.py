@@ -2,7 +2,7 @@
 
 import typer
 
-from trioproxy.cli import check, demo, reload, serve
+from trioproxy.cli import check, demo, reload, serve, upstreams
 
 app = typer.Typer(
     name="trioproxy",
@@ -16,3 +16,4 @@ app.command()(serve.serve)
 app.command()(reload.reload)
 app.command()(demo.demo_upstream)
 app.command()(check.check)
+app.add_typer(upstreams.app, name="upstreams")

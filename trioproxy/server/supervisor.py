@@ -14,12 +14,13 @@ from typing import Any
 import structlog
 import trio
 
-from trioproxy.config import Config, split_bind
+from trioproxy.config import Config, has_proven, split_bind
 from trioproxy.errors import ConfigError
 from trioproxy.server.admin import AdminHouse
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
 from trioproxy.server.link import Order
 from trioproxy.server.sockets import SlotSockets
+from trioproxy.server.upstreams import merged
 from trioproxy.server.worker import SUPERVISORS_SIGNALS, allow_descriptors
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
 from trioproxy.telemetry.metrics import Family, Merged, counts, state
@@ -98,13 +99,14 @@ class Supervisor:
             self._close()
             self._log.stop()
 
-    async def reload(self) -> list[str]:
+    async def reload(self, proven: str | None = None) -> list[str]:
         """Put the configuration as it is now into force, or say what is wrong with it and change nothing.
 
+        `proven` is which key was proven to work (see `config.proven`): a configuration without it is refused.
         Returns the problems, none if new workers serve and the old ones drain. If cancelled, nothing was changed.
         """
         async with self._reloading:
-            problems = await self._reload()
+            problems = await self._reload(proven)
         if problems:
             self._refused_reloads += 1
             log.error("reload refused: nothing was changed", problems=problems)
@@ -132,13 +134,23 @@ class Supervisor:
             totals[key] = {name: sum(one[key].get(name, 0) for one in workers) for name in sorted(names)}
         return {**totals, "workers": workers}
 
-    async def _reload(self) -> list[str]:
+    async def upstreams(self) -> dict[str, Any]:
+        """How the upstreams of the configuration in force are, over all workers."""
+        answers = [(crew, *pair) for crew in list(self._crews) for pair in await crew.ask("upstreams")]
+        # Only now: a reload may have come meanwhile.
+        current = [(worker.slot, worker.pid, answer) for crew, worker, answer in answers if crew is self._current]
+        older = [answer for crew, _, answer in answers if crew is not self._current]
+        return {"upstreams": merged(self._current.config, current, older)}
+
+    async def _reload(self, proven: str | None) -> list[str]:
         if self._order is not Order.SERVE:
             return ["the service is stopping"]
         try:
             config = self._load()
             if config.admin.bind != self._current.config.admin.bind:
                 return ["admin.bind: takes a restart, a reload cannot change it"]
+            if proven is not None and not has_proven(config, proven):
+                return ["the configuration that the service reads does not hold the key that was proven"]
             crew = self._crew_for(config)
             await self._nursery.start(self._run_crew, crew)
             old, self._current = self._current, crew

@@ -25,6 +25,7 @@ class FakeStaff:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.reloads = 0
+        self.proven: str | None = None
         self.is_broken = False
 
     async def metrics(self) -> bytes:
@@ -35,8 +36,12 @@ class FakeStaff:
     async def resources(self) -> dict[str, Any]:
         return {"tasks": 5, "workers": []}
 
-    async def reload(self) -> list[str]:
+    async def upstreams(self) -> dict[str, Any]:
+        return {"upstreams": [{"name": "paid"}]}
+
+    async def reload(self, proven: str | None = None) -> list[str]:
         self.reloads += 1
+        self.proven = proven
         return self.problems
 
 
@@ -83,12 +88,23 @@ async def test_metrics_are_text_for_prometheus(staff: FakeStaff) -> None:
 async def test_the_index_lists_what_there_is(staff: FakeStaff) -> None:
     answer = await ask(staff, "GET", "/")
     assert answer.status == 200
-    for path in ("/metrics", "/admin/resources", "/admin/reload", "/healthz"):
+    for path in ("/metrics", "/admin/resources", "/admin/upstreams", "/admin/reload", "/healthz"):
         assert path.encode() in answer.body
 
 
 async def test_resources_are_json(staff: FakeStaff) -> None:
     assert json.loads((await ask(staff, "GET", "/admin/resources")).body) == {"tasks": 5, "workers": []}
+
+
+async def test_upstreams_are_json(staff: FakeStaff) -> None:
+    assert json.loads((await ask(staff, "GET", "/admin/upstreams")).body) == {"upstreams": [{"name": "paid"}]}
+
+
+async def test_a_reload_is_told_which_key_was_proven(staff: FakeStaff) -> None:
+    assert (await ask(staff, "POST", "/admin/reload", **{"Trioproxy-Proven": "paid 1 2"})).status == 200
+    assert staff.proven == "paid 1 2"
+    assert (await ask(staff, "POST", "/admin/reload")).status == 200
+    assert staff.proven is None
 
 
 async def test_a_reload_tells_its_problems(staff: FakeStaff) -> None:
@@ -100,7 +116,7 @@ async def test_a_reload_tells_its_problems(staff: FakeStaff) -> None:
     assert staff.reloads == 2
 
 
-@pytest.mark.parametrize("target", ["/", "/metrics", "/admin/resources"])
+@pytest.mark.parametrize("target", ["/", "/metrics", "/admin/resources", "/admin/upstreams"])
 async def test_a_head_has_the_length_and_no_body(staff: FakeStaff, target: str) -> None:
     whole, head = await ask(staff, "GET", target), await ask(staff, "HEAD", target)
     assert (head.status, head.body, head.is_complete) == (200, b"", True)
@@ -114,6 +130,7 @@ async def test_a_head_has_the_length_and_no_body(staff: FakeStaff, target: str) 
         ("HEAD", "/admin/reload", "POST"),
         ("OPTIONS", "/admin/reload", "POST"),
         ("POST", "/metrics", "GET, HEAD"),
+        ("POST", "/admin/upstreams", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
     ],
 )
@@ -131,7 +148,9 @@ async def test_unknown_paths_are_404(staff: FakeStaff, target: str) -> None:
     assert (answer.status, code(answer)) == (404, "unknown_path")
 
 
-@pytest.mark.parametrize("target", ["/", "/metrics", "/admin/resources", "/admin/reload", "/nothing"])
+@pytest.mark.parametrize(
+    "target", ["/", "/metrics", "/admin/resources", "/admin/upstreams", "/admin/reload", "/nothing"]
+)
 async def test_the_guard_stands_before_every_route_but_healthz(staff: FakeStaff, target: str) -> None:
     method = "POST" if target == "/admin/reload" else "GET"
     assert (await ask(staff, method, target, host="evil.example:9901")).status == 421

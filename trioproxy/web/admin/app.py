@@ -12,11 +12,13 @@ from trioproxy.web.admin.guard import Guard
 from trioproxy.web.app import RoutedApp
 from trioproxy.web.connection import Incoming
 from trioproxy.web.service import Desk
+from trioproxy.wire.headers import find
 
 _INDEX = b"""trioproxy, admin address
 
 GET  /metrics           for Prometheus
 GET  /admin/resources   what is open, what was opened and released, and who runs
+GET  /admin/upstreams   how each upstream is: breaker, health, requests, keys
 POST /admin/reload      put the configuration into force as it is now
 GET  /healthz           alive
 """
@@ -33,8 +35,12 @@ class Staff(Protocol):
         """What is open in every worker, what was opened and released, and who runs."""
         ...
 
-    async def reload(self) -> list[str]:
-        """Put the configuration into force; the problems if that was refused."""
+    async def upstreams(self) -> dict[str, Any]:
+        """How each upstream is, over all workers."""
+        ...
+
+    async def reload(self, proven: str | None = None) -> list[str]:
+        """Put the configuration into force, if it holds the key that was `proven`; the problems if it was refused."""
         ...
 
 
@@ -46,6 +52,9 @@ class AdminDesk(Desk):
         self.staff = staff
         self.guard = guard
 
+
+PROVEN = b"trioproxy-proven"
+"""The header that names a key which the configuration has to hold, or the reload is refused (see `config.proven`)."""
 
 Route = Callable[[AdminDesk, Incoming], Awaitable[None]]
 
@@ -59,6 +68,7 @@ class AdminApp(RoutedApp[AdminDesk]):
         self.add("/", _guarded(_index, "GET", "HEAD"))
         self.add("/metrics", _guarded(_metrics, "GET", "HEAD"))
         self.add("/admin/resources", _guarded(_resources, "GET", "HEAD"))
+        self.add("/admin/upstreams", _guarded(_upstreams, "GET", "HEAD"))
         self.add("/admin/reload", _guarded(_reload, "POST"))
         self.add("/<path:rest>", _guarded(_unknown_path))
 
@@ -88,8 +98,13 @@ async def _resources(desk: AdminDesk, incoming: Incoming) -> None:
     await incoming.reply(200, msgspec.json.encode(await desk.staff.resources()))
 
 
+async def _upstreams(desk: AdminDesk, incoming: Incoming) -> None:
+    await incoming.reply(200, msgspec.json.encode(await desk.staff.upstreams()))
+
+
 async def _reload(desk: AdminDesk, incoming: Incoming) -> None:
-    problems = await desk.staff.reload()
+    proven = find(incoming.headers, PROVEN)
+    problems = await desk.staff.reload(None if proven is None else proven.decode("latin-1"))
     await incoming.reply(409 if problems else 200, msgspec.json.encode({"pid": os.getpid(), "problems": problems}))
 
 

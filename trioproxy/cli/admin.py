@@ -1,0 +1,114 @@
+"""How a command talks to a running service: at its admin address, with the admin key."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from trioproxy.cli.running import fail, loaded_or_fail, url
+from trioproxy.config import Config, load, split_bind
+from trioproxy.errors import ConfigError
+from trioproxy.web.admin.app import PROVEN
+
+_PATIENCE_S = 90.0  # new workers are started first, and a busy machine takes its time
+
+AdminUrl = Annotated[
+    str | None, typer.Option("--admin", help="URL of the admin address; without it the configuration's admin.bind.")
+]
+AdminKey = Annotated[str | None, typer.Option(help="Its key; without it the configuration's admin.key.")]
+
+
+class NotReached(Exception):
+    """Nothing was asked: nobody is there."""
+
+
+class NotSaid(Exception):
+    """It was asked and did not answer: what it did is not known."""
+
+
+class Refused(Exception):
+    """It was asked and did nothing. `problems` says why."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class AdminAddress:
+    """Where a service's admin address is, and the key that it demands. Each method raises NotReached, NotSaid or
+    Refused."""
+
+    url: str
+    key: str | None
+
+    def reload(self, proven: str | None = None) -> int:
+        """Have the configuration put into force, if it holds the key that was `proven`. Returns the service's process
+        id."""
+        status, said = self._ask("POST", "/admin/reload", {} if proven is None else {PROVEN.decode("ascii"): proven})
+        match said:
+            case {"pid": int(pid), "problems": []}:
+                return pid
+            case {"problems": list(problems)}:
+                raise Refused([str(problem) for problem in problems])
+            case _:
+                raise _refused(status, said)
+
+    def upstreams(self) -> list[dict[str, Any]]:
+        """How each upstream is."""
+        status, said = self._ask("GET", "/admin/upstreams", {})
+        match said:
+            case {"upstreams": list(upstreams)}:
+                return upstreams
+            case _:
+                raise _refused(status, said)
+
+    def _ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, Any]:
+        """The answer's status and its JSON, None if that is not what it is."""
+        key = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        target = f"{self.url.rstrip('/')}{path}"
+        try:
+            answer = httpx.request(method, target, headers={**key, **headers}, timeout=_PATIENCE_S, trust_env=False)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            what = f"cannot reach the admin address at {self.url}: {error}; is it running, and is --admin right?"
+            raise NotReached(what) from None
+        except httpx.RequestError as error:
+            what = f"no answer from the admin address at {self.url}: {error}; is it running, and is --admin right?"
+            raise NotSaid(what) from None
+        try:
+            return answer.status_code, answer.json()
+        except ValueError:
+            return answer.status_code, None
+
+
+def _refused(status: int, said: Any) -> Refused:
+    match said:
+        case {"error": {"message": str(message)}}:
+            return Refused([message])
+        case _:
+            return Refused([f"the answer was {status}, and not this service's"])
+
+
+def address_or_fail(admin: str | None, admin_key: str | None, load_settings: Callable[[], Config]) -> AdminAddress:
+    """The address that was given, or else the configuration's."""
+    if admin is None or admin_key is None:
+        settings = load_settings()
+        if settings.admin.bind == "off" and admin is None:
+            fail("the admin address is off; send the supervisor SIGHUP instead")
+        admin = admin or url(*split_bind(settings.admin.bind))
+        admin_key = admin_key or (settings.admin.key.get_secret_value() if settings.admin.key else None)
+    return AdminAddress(admin, admin_key)
+
+
+def settings_or_fail(config: Path | None) -> Config:
+    """The configuration as far as it is in a file: the service may have been started with --upstream."""
+    try:
+        return load(config)
+    except ConfigError as error:
+        is_missing = any(problem.key == "upstream" for problem in error.problems)
+    flags = {"upstream.base_url": "http://127.0.0.1/v1"} if is_missing else {}
+    return loaded_or_fail(partial(load, config, flags=flags))

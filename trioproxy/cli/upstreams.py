@@ -1,0 +1,68 @@
+"""`trioproxy upstreams`: see how they are, and change their keys."""
+
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trioproxy.cli.admin import (
+    AdminKey,
+    AdminUrl,
+    NotReached,
+    NotSaid,
+    Refused,
+    address_or_fail,
+    settings_or_fail,
+)
+from trioproxy.cli.rotate_key import rotate_key
+from trioproxy.cli.running import EXIT_FAILED, fail
+from trioproxy.cli.serve import ConfigFile
+
+app = typer.Typer(help="See how the upstreams are, and change their keys.", no_args_is_help=True)
+
+_COLUMNS: Final = ("upstream", "breaker", "healthy", "in flight", "waiting", "first content", "keys", "base url")
+
+
+def list_upstreams(admin: AdminUrl = None, admin_key: AdminKey = None, config: ConfigFile = None) -> None:
+    """How each upstream of the running service is, over all its workers: of what they differ in, the worst."""
+    address = address_or_fail(admin, admin_key, lambda: settings_or_fail(config))
+    try:
+        rows = [_row(upstream) for upstream in address.upstreams()]
+    except (NotReached, NotSaid, Refused) as error:
+        fail(str(error), EXIT_FAILED)
+    console = Console(markup=False, emoji=False)  # an address in brackets is an address
+    if console.is_terminal:
+        table = Table(*_COLUMNS)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        typer.echo(_aligned([_COLUMNS, *rows]))
+
+
+app.command("list")(list_upstreams)
+app.command("rotate-key")(rotate_key)
+
+
+def _row(upstream: dict[str, Any]) -> tuple[str, ...]:
+    """One upstream as text, in the order of `_COLUMNS`; "-" for what is not known or does not apply."""
+    keys, healthy, first_content_s = upstream["keys"], upstream["healthy"], upstream["first_content_s"]
+    breaker = (upstream["breaker"] or "-").replace("_", " ")
+    return (
+        upstream["name"],
+        f"{breaker}, {upstream['ejected_s']:g} s left" if upstream["ejected_s"] else breaker,
+        {True: "yes", False: "no"}.get(healthy, "-"),
+        str(upstream["in_flight"]),
+        str(upstream["waiting"]),
+        "-" if first_content_s is None else f"{first_content_s:.3f} s",
+        "-" if not keys["total"] else f"{'?' if keys['usable'] is None else keys['usable']} of {keys['total']}",
+        upstream["base_url"],
+    )
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """Rows as plain text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
