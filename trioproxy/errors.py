@@ -56,6 +56,7 @@ class CancelReason(StrEnum):
     CLIENT_STALLED = "client_stalled"
     FINISHED = "finished"
     TOTAL = "total"
+    HEDGE_LOST = "hedge_lost"
     DRAIN = "drain"
 
 
@@ -179,8 +180,12 @@ class ClientGone(ProxyError):
 
 
 class UpstreamFault(ProxyError):
-    """Something the origin, or the way to it, did. Before the head a status, after it an in-band event."""
+    """Something the origin, or the way to it, did. Before the head a status, after it an in-band event.
 
+    `had_head`: the origin had begun to answer, though the try that failed showed nothing of it yet.
+    """
+
+    had_head = False
     source = Source.UPSTREAM
     status = 502
     code = "upstream_disconnected"

@@ -143,6 +143,15 @@ class HouseUnderTest:
         config = load(file, flags=flags, environ={})
         self.house = House(config, self.log, open_tcp=self.origin.open_tcp)
         self._serving: list[trio.CancelScope] = []
+        self.keeping = trio.CancelScope()
+        nursery.start_soon(self._keep)
+
+    async def _keep(self) -> None:
+        """What runs beside the requests, but for those that would never let virtual time jump far."""
+        with self.keeping:
+            async with trio.open_nursery() as nursery:
+                for keep in self.house.keepers()[2:]:
+                    nursery.start_soon(keep)
 
     def connect(self) -> Client:
         """A new connection to the house."""
@@ -187,6 +196,7 @@ async def open_house(
         trio.lowlevel.add_instrument(counter)
         try:
             yield house
+            house.keeping.cancel()
             await trio.sleep(10)  # lingering, and idle connections' time in the pool
             house.house.pool.close_expired()
             await trio.testing.wait_all_tasks_blocked()

@@ -23,7 +23,7 @@ DRAIN = "drain"
 class Story:
     """What the origin does and what the client does, when nothing is cut. `lockstep` is a network that holds nothing:
     a client that does not read stalls its sender. `drains` asks for a sweep with `DRAIN` too. `config` is
-    what a configuration file says."""
+    what a configuration file says. `has_rival`: another client's request is under way before the first step."""
 
     name: str
     origin: Script
@@ -33,6 +33,7 @@ class Story:
     refuses: bool = False
     drains: bool = False
     config: str = ""
+    has_rival: bool = False
 
 
 @dataclass
@@ -52,13 +53,19 @@ def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome
     async def main() -> Outcome:
         async with open_house(story.origin, lockstep=story.lockstep, file=file, **dict(story.flags)) as house:
             house.origin.refuses = story.refuses
-            client = house.connect()
+            client, rival = house.connect(), house.connect()
+            if story.has_rival:
+                await rival.post()
+                await trio.testing.wait_all_tasks_blocked()
+            else:
+                rival.leave()
             with trio.CancelScope() as leaving:
 
                 def act() -> None:
                     if cut == DRAIN:
                         house.house.service.is_draining = True
                         house.house.service.stop_all(CancelReason.DRAIN)
+                        house.house.shadows.stop()
                         return
                     leaving.cancel()
                     if cut == "client":
@@ -77,6 +84,7 @@ def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome
                 await trio.lowlevel.checkpoint()  # the house gets a chance to tell the client before that one leaves
             instrument.act = None
             client.leave()
+            rival.leave()
         return Outcome(instrument.steps, house.log.exchanges, len(house.origin.visits))
 
     clock = trio.testing.MockClock(autojump_threshold=0)

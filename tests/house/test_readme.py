@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import typer
@@ -62,11 +62,28 @@ def make_targets() -> set[str]:
 
 
 def flags_of_commands() -> dict[str, set[str]]:
-    """What `trioproxy` understands: each command's name, and its flags."""
-    return {
-        name: {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
-        for name, command in typer.main.get_group(app).commands.items()
-    }
+    """What `trioproxy` understands: each command's name, and its flags. A group's commands have its name in front."""
+    return dict(_flags_below(typer.main.get_group(app), ""))
+
+
+def _flags_below(group: Any, prefix: str) -> Iterator[tuple[str, set[str]]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _flags_below(command, f"{prefix}{name} ")
+        else:
+            flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+            yield f"{prefix}{name}", flags | {"--help"}
+
+
+def commands_in(line: str) -> Iterator[tuple[str, str]]:
+    """The commands of `trioproxy` that a line of code names, each with what stands behind it."""
+    groups = {name.split()[0] for name in flags_of_commands() if " " in name}
+    for name, rest in _COMMAND.findall(line):
+        if name in groups:
+            inner, _, rest_of_it = rest.strip().partition(" ")
+            yield f"{name} {inner}", rest_of_it
+        else:
+            yield name, rest
 
 
 def codes_in(rows: list[Row]) -> set[tuple[str, int]]:
@@ -114,13 +131,13 @@ def test_every_make_target_that_is_named_exists(readme: str) -> None:
 def test_every_command_that_is_named_exists_with_its_flags(readme: str) -> None:
     known = flags_of_commands()
     for line in code_of(readme):
-        for name, rest in _COMMAND.findall(line):
+        for name, rest in commands_in(line):
             assert name in known, line
             assert set(_FLAG.findall(rest)) <= known[name], line
 
 
 def test_every_command_is_named(readme: str) -> None:
-    named = {name for line in code_of(readme) for name, _ in _COMMAND.findall(line)}
+    named = {name for line in code_of(readme) for name, _ in commands_in(line)}
     assert flags_of_commands().keys() <= named
 
 
@@ -150,6 +167,7 @@ $ make test
 ```
 .venv/bin/trioproxy serve --upstream URL \\
     --bind :0 | cat -n
+trioproxy upstreams rotate-key NAME --to KEY
 pip install trioproxy
 ```
 """
@@ -158,8 +176,9 @@ pip install trioproxy
 def test_code_is_found_in_blocks_and_inline() -> None:
     code = code_of(SAMPLE)
     assert code[:2] == ["make demo", "make test"]
-    assert [command for line in code for command in _COMMAND.findall(line)] == [
+    assert [command for line in code for command in commands_in(line)] == [
         ("serve", " --upstream URL      --bind :0 "),
+        ("upstreams rotate-key", "NAME --to KEY"),
         ("check", " FILE"),
     ]
 

@@ -15,14 +15,17 @@ from trioproxy.errors import (
     UpstreamConnectFailed,
     UpstreamConnectTimeout,
     UpstreamDisconnected,
+    UpstreamErrorInStream,
     UpstreamFault,
     UpstreamHeadTimeout,
     UpstreamProtocolError,
     UpstreamTruncated,
 )
+from trioproxy.policy.canary import Canary, CanaryRules
 from trioproxy.upstream.attempt import Attempt, open_attempt
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
+from trioproxy.upstream.stay import Stay
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 
@@ -293,6 +296,130 @@ async def test_an_upload_whose_source_fails_is_its_own_fault() -> None:
             with pytest.raises(RequestTooLarge):
                 await Side(net).open(nursery, Slow([], RequestTooLarge("too large")))
         assert net.still_open == []
+
+
+# Read ahead, read whole, changed
+
+
+async def test_what_is_read_one_more_is_kept_and_read_again_in_order() -> None:
+    script = answering(OK_STREAM, chunk(b"a"), chunk(b"b"), LAST_CHUNK)
+    async with open_net(script) as net, trio.open_nursery() as nursery:
+        with await Side(net).open(nursery) as attempt:
+            assert (await attempt.read_more(), attempt.ahead, attempt.take_whole()) == (b"a", b"a", None)
+            assert (await attempt.read_more(), attempt.ahead) == (b"b", b"ab")
+            assert await attempt.read() == b"ab"
+            assert (await attempt.read_more(), attempt.ahead) == (b"", b"")
+            assert await attempt.read() == b""
+
+
+async def test_one_that_was_read_to_its_end_ahead_is_whole() -> None:
+    async with open_net(answering(OK_STREAM, chunk(b"a"), LAST_CHUNK)) as net, trio.open_nursery() as nursery:
+        with await Side(net).open(nursery) as attempt:
+            while await attempt.read_more():
+                pass
+            assert (await attempt.read_more(), attempt.take_whole(), await attempt.read()) == (b"", b"a", b"")
+
+
+async def test_a_fault_takes_nothing_of_what_was_read_ahead() -> None:
+    async with open_net(answering(OK_STREAM, chunk(b"a"), ends=True)) as net, trio.open_nursery() as nursery:
+        with await Side(net).open(nursery) as attempt:
+            await attempt.read_more()
+            for _ in range(2):
+                with pytest.raises(UpstreamTruncated):
+                    await attempt.read_more()
+                assert (attempt.ahead, attempt.take_whole()) == (b"a", None)
+
+
+def test_who_is_cancelled_while_reading_one_more_loses_nothing_at_any_step() -> None:
+    def play(step: int) -> tuple[bool, int]:
+        instrument = AtStep(step)
+
+        async def main() -> bool:
+            script = answering(OK_STREAM, chunk(b"a"), chunk(b"b"), chunk(b"c"), LAST_CHUNK, pause=1)
+            async with open_net(script) as net, trio.open_nursery() as nursery:
+                with await Side(net).open(nursery) as attempt:
+                    with trio.CancelScope() as scope:
+                        instrument.act = scope.cancel
+                        while await attempt.read_more():
+                            pass
+                    instrument.act = None
+                    assert b"abc".startswith(attempt.ahead)
+                    while await attempt.read_more():
+                        pass
+                    assert attempt.take_whole() == b"abc"
+                return scope.cancelled_caught
+
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        return trio.run(main, clock=clock, instruments=[instrument]), instrument.steps
+
+    step, in_time = 1, 0
+    while True:
+        was_cancelled, steps = play(step)
+        in_time += was_cancelled
+        if steps < step:
+            break
+        step += 1
+    assert in_time > 3
+
+
+@pytest.mark.parametrize(
+    "pieces", [(OK,), (OK[:-1], OK[-1:]), (OK_STREAM, chunk(b"h"), chunk(b"i"), LAST_CHUNK)], ids=len
+)
+async def test_an_answer_is_read_whole_up_to_a_bound(
+    pieces: tuple[bytes, ...], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_net(answering(*pieces, pause=1)) as net, trio.open_nursery() as nursery:
+        with await Side(net).open(nursery) as attempt:
+            assert await attempt.read_whole(2) == b"hi"
+            assert await attempt.read() == b""
+        too_long = pytest.raises(UpstreamProtocolError, match="'name' sent an answer of more than 1 bytes")
+        with await Side(net).open(nursery) as attempt, too_long:
+            await attempt.read_whole(1)
+
+
+async def test_half_an_answer_is_none() -> None:
+    async with open_net(answering(OK[:-1], ends=True)) as net, trio.open_nursery() as nursery:
+        with await Side(net).open(nursery) as attempt, pytest.raises(UpstreamTruncated):
+            await attempt.read_whole(100)
+
+
+async def test_it_may_stand_for_another_answer() -> None:
+    async with open_net(answering(OK)) as net, trio.open_nursery() as nursery:
+        for read_with_take in (True, False):
+            with await Side(net).open(nursery) as attempt:
+                assert attempt.is_to_be_folded is False
+                await attempt.read_whole(10)
+                attempt.become([(b"x-a", b"b")], b"other")
+                assert (attempt.status, attempt.headers) == (200, [(b"x-a", b"b")])
+                assert (attempt.take_whole() if read_with_take else await attempt.read()) == b"other"
+                assert await attempt.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("fault", "faults"),
+    [
+        (UpstreamTruncated("x"), 1),
+        (UpstreamErrorInStream("x", status=500), 1),
+        (UpstreamErrorInStream("x", status=429), 0),
+    ],
+)
+async def test_a_fault_behind_the_head_is_noted_with_what_the_attempt_holds(fault: UpstreamFault, faults: int) -> None:
+    async with open_net(answering(OK)) as net, trio.open_nursery() as nursery:
+        side = Side(net)
+        endpoint, canary = side.endpoint, Canary(CanaryRules())
+        with await side.open(nursery) as attempt:
+            attempt.note_fault(fault)  # it holds nothing yet: nobody is told
+            await endpoint.slots.take()
+            turn = endpoint.breaker.take(trio.current_time())
+            assert turn is not None
+            attempt.stay = Stay(endpoint, None, turn, canary=canary)
+            attempt.note_fault(fault)
+            assert endpoint.breaker._window.counts(trio.current_time())[1] == faults
+        attempt.note_fault(fault)
+        attempt.note_first_content(trio.current_time())
+        attempt.close()
+        assert endpoint.breaker._window.counts(trio.current_time())[1] == faults
+        assert (canary._others.answers, canary._others.errors, endpoint.slots.taken) == (1, 1, 0)
 
 
 # Cancelled

@@ -1,9 +1,10 @@
 """Where requests may go: each model's way, and which of its targets serve a dialect."""
 
 from trioproxy.policy.routing import Routes
-from trioproxy.upstream.dispatch import Dispatcher, Target, Way
+from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
+from trioproxy.upstream.way import Target, Way
 from trioproxy.wire.dialect import Dialect
 
 

@@ -79,6 +79,35 @@ async def test_an_answer_is_kept_for_a_second(autojump_clock: trio.testing.MockC
         assert len(net.opened) == 1
 
 
+async def test_one_that_is_known_to_be_unwell_is_not_asked_and_another_one_is_enough() -> None:
+    async with open_net(silent) as net:
+        pool = Pool()
+        unwell, well = (
+            Endpoint(name, f"http://{name}/v1", pool=pool, connect_s=5, open_tcp=net.open_tcp) for name in "ab"
+        )
+        for _ in range(2):
+            unwell.health.note(False)
+        assert await Reachability([unwell]).look() == "no_healthy_upstream"
+        assert net.asked == []
+        assert await Reachability([unwell, well]).look() is None
+        assert net.asked == [("b", 80)]
+        unwell.health.note(True)
+        assert await Reachability([unwell, well]).look() is None
+        assert net.asked == [("b", 80), ("a", 80)]
+
+
+async def test_where_none_can_be_reached_the_first_one_s_lack_is_told() -> None:
+    async with open_net(silent) as net:
+        net.origin.refuses = True
+        unwell, well = (
+            Endpoint(name, f"http://{name}/v1", pool=Pool(), connect_s=5, open_tcp=net.open_tcp) for name in "ab"
+        )
+        for _ in range(2):
+            unwell.health.note(False)
+        assert await Reachability([unwell, well]).look() == "no_healthy_upstream"
+        assert await Reachability([well, unwell]).look() == "upstream_connect_failed"
+
+
 async def test_many_who_ask_share_one_look(autojump_clock: trio.testing.MockClock) -> None:
     async with open_net(silent) as net:
         reachability, _ = looked_after(net, scheme="https", connect_s=1, tls=tls_client())

@@ -43,7 +43,7 @@ async def test_only_so_many_wait(autojump_clock: trio.testing.MockClock) -> None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slots.take)
         await trio.testing.wait_all_tasks_blocked()
-        assert (might_wait, slots.may_wait) == (True, False)
+        assert (might_wait, slots.may_wait, slots.waiting) == (True, False, 1)
         with pytest.raises(Overloaded):
             await slots.take()
         slots.give_back()

@@ -2,10 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 from random import Random
-from typing import Any, Protocol
 
 import pytest
 import trio
@@ -13,22 +11,26 @@ import trio.testing
 
 from tests.harness.house import CHAT, Answer, Client, HouseUnderTest, open_house
 from tests.harness.origin import DONE, LAST_CHUNK, OK_STREAM, Visit, chunk, content
+from tests.harness.plays import (
+    OK,
+    PLAIN,
+    STREAM,
+    Both,
+    Plays,
+    Step,
+    Ways,
+    ask,
+    ask_stream,
+    code,
+    cut,
+    opened,
+    route,
+    status,
+)
 from tests.way.test_clocks import ROLE, WORD
 
-PLAIN = b'{"model":"m"}'
-OK = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\n{"ok":1}'
-STREAM = OK_STREAM + chunk(WORD) + chunk(DONE) + LAST_CHUNK
 ERROR_EVENT = b'data: {"error":{"message":"no","code":%s}}\n\n'
 TOO_LONG = b'{"error":{"message":"much too long","code":"context_length_exceeded"}}'
-
-
-def status(number: int, body: bytes = b'{"error":{"message":"no"}}', fields: str = "") -> bytes:
-    """An origin's answer that is an error."""
-    return f"HTTP/1.1 {number} No\r\ncontent-length: {len(body)}\r\n{fields}\r\n".encode() + body
-
-
-async def cut(visit: Visit) -> None:
-    visit.cut()
 
 
 async def break_off(visit: Visit) -> None:
@@ -51,105 +53,6 @@ async def break_off_behind_content(visit: Visit) -> None:
 async def take_long(visit: Visit) -> None:
     await trio.sleep(3)
     await visit.send(OK)
-
-
-Step = bytes | Callable[[Visit], Awaitable[None]]
-
-
-class Plays:
-    """An origin that does one step for each request, the last one again and again; b"" is silence.
-
-    Attributes:
-        got: the requests, and `times` when they came.
-    """
-
-    def __init__(self, *steps: Step) -> None:
-        self._steps = steps
-        self.got: list[bytes] = []
-        self.times: list[float] = []
-
-    async def __call__(self, visit: Visit) -> None:
-        while True:
-            self.got.append(await visit.read_request())
-            self.times.append(trio.current_time())
-            step = self._steps[min(len(self.got), len(self._steps)) - 1]
-            if isinstance(step, bytes):
-                await visit.send(step)
-            else:
-                await step(visit)
-
-    def field(self, name: bytes) -> list[bytes]:
-        """A field's value in each request."""
-        lines = [line for request in self.got for line in request.split(b"\r\n")]
-        return [line.partition(b": ")[2] for line in lines if line.startswith(name + b": ")]
-
-
-class Ways(Protocol):
-    def __call__(self, routes: str = "", **upstreams: str) -> Path: ...
-
-
-@pytest.fixture
-def ways(tmp_path: Path) -> Ways:
-    """Makes a configuration: upstreams by name, with what is said of each, and routes."""
-
-    def write(routes: str = "", **upstreams: str) -> Path:
-        file = tmp_path / "trioproxy.toml"
-        tables = [
-            f'[[upstream]]\nname = "{name}"\nbase_url = "http://{name}/v1"\n{more}\n'
-            for name, more in (upstreams or {"a": "", "b": ""}).items()
-        ]
-        file.write_text("\n".join([*tables, routes]))
-        return file
-
-    return write
-
-
-def route(*lines: str, models: str = "*") -> str:
-    return "\n".join(["[[route]]", f'models = ["{models}"]', *lines, ""])
-
-
-@pytest.fixture
-def clock(autojump_clock: trio.testing.MockClock) -> trio.testing.MockClock:
-    return autojump_clock
-
-
-async def ask(
-    house: HouseUnderTest, body: bytes = PLAIN, path: str = "/v1/embeddings", headers: str = "", method: str = "POST"
-) -> Answer:
-    """One request on a connection of its own."""
-    client = house.connect()
-    if method == "POST":
-        await client.post(body, path, headers)
-    else:
-        await client.send(f"{method} {path} HTTP/1.1\r\nhost: proxy\r\n{headers}\r\n".encode())
-    answer = await client.answer(method)
-    client.leave()
-    return answer
-
-
-async def ask_stream(house: HouseUnderTest, headers: str = "") -> Answer:
-    return await ask(house, CHAT, "/v1/chat/completions", headers)
-
-
-def opened(file: Path, a: Step | Plays, b: Step | Plays = OK, **flags: Any) -> Any:
-    """A house with the origins `a` and `b`, and scripts for them."""
-    return open_house(Both(a, b), file=file, **flags)
-
-
-class Both:
-    """Plays the one or the other, by the host that was asked for."""
-
-    def __init__(self, a: Step | Plays, b: Step | Plays) -> None:
-        self.a = a if isinstance(a, Plays) else Plays(a)
-        self.b = b if isinstance(b, Plays) else Plays(b)
-
-    async def __call__(self, visit: Visit) -> None:
-        await (self.b if visit.host == "b" else self.a)(visit)
-
-
-def code(answer: Answer) -> str:
-    error = json.loads(answer.body)["error"]
-    return str(error["code"])
 
 
 # The next target
@@ -555,15 +458,6 @@ async def test_a_probe_whose_client_leaves_is_not_the_last(ways: Ways, clock: tr
 # Keys
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> str:
-    """Two keys of one upstream."""
-    for name in ("one", "two"):
-        (tmp_path / name).write_text(f"sk-{name}")
-        (tmp_path / name).chmod(0o600)
-    return 'api_key = ["file:one", "file:two"]'
-
-
 async def test_the_least_used_key_is_taken(keys: str, ways: Ways, clock: trio.testing.MockClock) -> None:
     plays = Plays(take_long)
     async with opened(ways(a=keys), plays) as house, trio.open_nursery() as nursery:
@@ -576,19 +470,27 @@ async def test_the_least_used_key_is_taken(keys: str, ways: Ways, clock: trio.te
 async def test_a_key_that_is_refused_or_limited_is_set_aside(
     number: int, keys: str, ways: Ways, clock: trio.testing.MockClock
 ) -> None:
+    """The same request goes on with the next key: the client, whose key it is not, could do nothing about it."""
     plays = Plays(status(number, fields="retry-after: 9\r\n"), OK)
     async with opened(ways(a=keys), plays) as house:
-        statuses = [(await ask(house)).status for _ in range(4)]
-    assert statuses == [number, 200, 200, 200]
+        statuses = [(await ask(house)).status for _ in range(3)]
+    assert statuses == [200, 200, 200]
     assert plays.field(b"authorization") == [b"Bearer sk-one"] + [b"Bearer sk-two"] * 3
+
+
+async def test_an_upstream_that_says_so_gets_no_other_key(keys: str, ways: Ways, clock: trio.testing.MockClock) -> None:
+    plays = Plays(status(429, fields="x-should-retry: false\r\n"), OK)
+    async with opened(ways(a=keys), plays) as house:
+        assert (await ask(house)).status == 429
 
 
 async def test_without_a_usable_key_nothing_is_sent(keys: str, ways: Ways, clock: trio.testing.MockClock) -> None:
     plays = Plays(status(429, fields="retry-after: 9\r\n"))
     async with opened(ways(a=keys), plays) as house:
         answers = [await ask(house, headers="authorization: Bearer client\r\n") for _ in range(3)]
-        assert [answer.status for answer in answers] == [429, 429, 503]
+        assert [answer.status for answer in answers] == [429, 503, 503]
         assert code(answers[2]) == "no_healthy_upstream"
+        assert len(plays.got) == 2
         await trio.sleep(9)
         assert (await ask(house)).status == 429
     assert b"Bearer client" not in plays.field(b"authorization")

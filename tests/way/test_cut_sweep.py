@@ -22,6 +22,11 @@ async def stream(visit: Visit) -> None:
     await visit.send(LAST_CHUNK)
 
 
+async def stream_again(visit: Visit) -> None:
+    while True:
+        await stream(visit)
+
+
 async def answer(visit: Visit) -> None:
     await visit.read_request()
     await trio.sleep(1)
@@ -126,6 +131,33 @@ async def be_busy(visit: Visit) -> None:
     await visit.send(b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}")
 
 
+async def think_at_a(visit: Visit) -> None:
+    """`a` has a head and thinks; `b` is asked beside it and is not quick either."""
+    await visit.read_request()
+    await visit.send(OK_STREAM)
+    await trio.sleep(9 if visit.host == "a" else 1)
+    await visit.send(chunk(b"".join(EVENTS)) + LAST_CHUNK)
+
+
+async def refuse_at_a(visit: Visit) -> None:
+    """`a` refuses while `b` is asked beside it."""
+    await visit.read_request()
+    await trio.sleep(2)
+    if visit.host == "a":
+        await visit.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}")
+    else:
+        await visit.send(OK_STREAM + chunk(b"".join(EVENTS)) + LAST_CHUNK)
+
+
+async def be_slow_at_b(visit: Visit) -> None:
+    await visit.read_request()
+    await visit.send(OK_STREAM)
+    for event in EVENTS:
+        await trio.sleep(2 if visit.host == "b" else 1)
+        await visit.send(chunk(event))
+    await visit.send(LAST_CHUNK)
+
+
 EARLY = (("stream__commit_before_head_s", 0.7), ("stream__heartbeat_s", 0.7))
 
 TWO = """
@@ -136,6 +168,38 @@ max_concurrent = 1
 base_url = "http://b/v1"
 max_concurrent = 1
 """
+
+HEDGED = (
+    TWO
+    + """
+[[route]]
+models = ["*"]
+hedge = { after_s = 1, budget = 1 }
+"""
+)
+ONE_PLACE = """
+[[upstream]]
+base_url = "http://a/v1"
+max_concurrent = 1
+"""
+BESIDE_ITSELF = (
+    ONE_PLACE
+    + """
+[[route]]
+models = ["*"]
+targets = [{ upstream = "a" }, { upstream = "a", model = "other" }]
+hedge = { after_s = 1, budget = 1 }
+"""
+)
+SHADOWED = (
+    TWO
+    + """
+[[route]]
+models = ["*"]
+targets = [{ upstream = "a" }]
+shadow = { upstream = "b", share = 1 }
+"""
+)
 
 STORIES = [
     Story("a streaming request", stream, post_stream, drains=True),
@@ -162,6 +226,11 @@ STORIES = [
     Story("a client that closes half", stream, close_half),
     Story("a second try at another target", fail_at_a, post_stream, config=TWO),
     Story("the sleep before a second try", be_busy, post_whole, config=TWO),
+    Story("two tries side by side", think_at_a, post_stream, config=HEDGED, drains=True),
+    Story("two tries side by side, one refused", refuse_at_a, post_stream, config=HEDGED, drains=True),
+    Story("a second try that waits for the place of the first", think_first, post_stream, config=BESIDE_ITSELF),
+    Story("a shadow beside a stream", be_slow_at_b, post_stream, config=SHADOWED, drains=True),
+    Story("a wait for a place", stream_again, post_stream, config=ONE_PLACE, has_rival=True, drains=True),
     Story("a client that closes half and reads on", stream, close_half, (("server__half_close", "keep"),)),
 ]
 

@@ -1,12 +1,18 @@
 """A request that is over leaves next to nothing to the garbage collector, whose pauses stop every stream."""
 
 import gc
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from tests.harness.house import open_house
+from tests.harness import plays
+from tests.harness.house import HouseUnderTest, open_house
 from tests.harness.origin import LAST_CHUNK, OK_STREAM, Script, Visit, chunk
+from tests.harness.plays import route
+from tests.way.test_clocks import ROLE
 from tests.way.test_connections import echo_models, post
 from tests.way.test_main_job import EVENTS
 
@@ -94,18 +100,87 @@ async def test_requests_that_failed_or_were_left_leave_none_either(
             client.leave()
             await trio.sleep(5)
 
-        await ask()
-        house.origin.visits.clear()
-        house.log.lines.clear()
+        assert await rings_of(house, ask) == set()
+
+
+async def rings_of(house: HouseUnderTest, ask: Callable[[], Awaitable[None]]) -> set[str]:
+    """The types of ours in what only the garbage collector can free when this is over."""
+    await ask()
+    house.origin.visits.clear()
+    house.log.lines.clear()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(5):
+            await ask()
         gc.collect()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
-            for _ in range(5):
-                await ask()
-            gc.collect()
-            ours = {type(one).__module__ + "." + type(one).__qualname__ for one in gc.garbage}
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
+        ours = {type(one).__module__ + "." + type(one).__qualname__ for one in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
     found = {name for name in ours if name.startswith(("trioproxy.", "h11.", "hypercorn.", "httptools.", "httpx."))}
-    assert found | (ours & {"builtins.traceback", "builtins.frame"}) == set()
+    return found | (ours & {"builtins.traceback", "builtins.frame"})
+
+
+def after(seconds: float, *pieces: bytes, ends: bool = False) -> Script:
+    async def script(visit: Visit) -> None:
+        for piece in pieces:
+            await visit.send(piece)
+            await trio.sleep(seconds)
+        if ends:
+            visit.cut()
+
+    return script
+
+
+HEDGED = route("hedge = { after_s = 1, budget = 1 }")
+SHADOWED = route('targets = [{ upstream = "a" }]', 'shadow = { upstream = "b", share = 1 }')
+BEGUN = OK_STREAM + chunk(ROLE)
+GONE = after(0, ends=True)
+CUT = after(1, BEGUN, ends=True)
+SLOW = after(0.5, b"", plays.STREAM)
+ERROR_INSIDE = after(1, OK_STREAM, chunk(b'data: {"error":{"message":"no","code":429}}\n\n'), ends=True)
+
+
+@pytest.mark.parametrize(
+    ("routes", "a", "b", "flags"),
+    [
+        (HEDGED, BEGUN, SLOW, {}),
+        (HEDGED, BEGUN, BEGUN, {"deadlines__first_content_s": 3}),
+        (HEDGED, CUT, CUT, {}),
+        (HEDGED, after(2, BEGUN, ends=True), CUT, {}),
+        (HEDGED, plays.status(503), plays.status(503), {}),
+        (HEDGED, GONE, GONE, {"stream__commit_before_head_s": 0.5}),
+        ("", GONE, plays.STREAM, {}),
+        (route("retry = { repeat_sent = true }"), GONE, GONE, {}),
+        ("", CUT, SLOW, {}),
+        ("", CUT, CUT, {}),
+        ("", CUT, CUT, {"stream__commit_after_s": 0.5}),
+        ("", ERROR_INSIDE, plays.STREAM, {}),
+        ("", plays.status(503, fields="retry-after: 1\r\n"), plays.status(503), {}),
+        (SHADOWED, plays.STREAM, CUT, {}),
+        (SHADOWED, plays.STREAM, BEGUN, {"deadlines__total_s": 2}),
+        (SHADOWED, plays.STREAM, GONE, {}),
+    ],
+)
+@pytest.mark.parametrize("leaves_after_s", [1.25, 100])
+async def test_neither_do_those_that_were_hedged_or_tried_again_or_copied(
+    routes: str,
+    a: plays.Step,
+    b: plays.Step,
+    flags: dict[str, Any],
+    leaves_after_s: float,
+    ways: plays.Ways,
+    clock: trio.testing.MockClock,
+) -> None:
+    async with open_house(plays.Both(a, b), file=ways(routes), **flags) as house:
+
+        async def ask() -> None:
+            client = house.connect()
+            with trio.move_on_after(leaves_after_s):
+                await client.post()
+                await client.answer()
+            client.leave()
+            await trio.sleep(20)
+
+        assert await rings_of(house, ask) == set()

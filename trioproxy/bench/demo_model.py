@@ -12,11 +12,12 @@ Does not know how an event looks (`demo_events`) nor when things are written (`d
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 NATURAL_FIRST_MS: Final = 200
 NATURAL_GAP_MS: Final = (25, 60)
+LATE_MS: Final = 2000
 BIG_BYTES: Final = 1_000_000
 FLOOD_BYTES: Final = 1024
 
@@ -34,6 +35,10 @@ class Behaviour:
     """Milliseconds between content events; None: 25 to 60, jittered the same way each time."""
     first_ms: int | None = None
     """Milliseconds before the head and the first event; None: 200 for what is generated, 0 for the rest."""
+    late_percent: int = 0
+    """How many of 100 requests begin late."""
+    is_late: bool = False
+    """This one does: the 2 s go before everything else."""
     pad_bytes: int = 0
     """Bytes of padding in each content event."""
     close_after: int | None = None
@@ -64,7 +69,17 @@ class Behaviour:
 
     def first_s(self, natural_ms: int = NATURAL_FIRST_MS) -> float:
         """Seconds before the head and the first event."""
-        return (natural_ms if self.first_ms is None else self.first_ms) / 1000
+        late_ms = LATE_MS if self.is_late else 0
+        return (late_ms + (natural_ms if self.first_ms is None else self.first_ms)) / 1000
+
+    def of_request(self, number: int) -> "Behaviour":
+        """The behaviour of the request with this number, from 0, of those that asked for the same `late_percent`.
+
+        The late ones are spaced evenly: any 100 in a row have exactly so many, and the first is none of them unless
+        all are.
+        """
+        is_late = (number + 1) * self.late_percent // 100 > number * self.late_percent // 100
+        return replace(self, is_late=is_late)
 
     def gap_s(self, index: int) -> float:
         """Seconds between content event `index` - 1 and `index`."""
@@ -99,6 +114,11 @@ _GRAMMAR: Final[Mapping[str, _Word]] = {
     "nN": _Word("events", _NUMBER, "N content events"),
     "iN": _Word("gap_ms", _NUMBER, "N ms between content events (i0: as fast as possible)"),
     "tN": _Word("first_ms", _NUMBER, "N ms before the head and the first event"),
+    "lateN": _Word(
+        "late_percent",
+        _NUMBER,
+        "N of 100 requests begin 2 s late, evenly spaced over all that ask an upstream for this",
+    ),
     "bN": _Word("pad_bytes", _NUMBER, "N bytes of padding in each content event"),
     "xN": _Word("close_after", _NUMBER, "dies after N events: closes the socket without the chunked end"),
     "resetN": _Word("reset_after", _NUMBER, "dies after N events by a TCP reset"),

@@ -14,6 +14,7 @@ import itertools
 import json
 import re
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -63,6 +64,17 @@ class State:
     """Requests so far, those for `/stats` not counted."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """For the ids; not shown."""
+    lates: Counter[int] = field(default_factory=Counter)
+    """How often each `late_percent` was asked for, those above 100 as one; not shown."""
+
+    def note(self, asked: Behaviour) -> Behaviour:
+        """Count a request for this behaviour. Returns the one that it gets."""
+        percent = min(asked.late_percent, 100)
+        if not percent:
+            return asked
+        number = self.lates[percent]
+        self.lates[percent] += 1
+        return asked.of_request(number)
 
     def shown(self) -> dict[str, int]:
         """What `/stats` answers."""
@@ -186,7 +198,7 @@ async def _reply_to(request: _Request, connection: Connection, state: State) -> 
     if request.asked.instead == "early":
         return script.early(request.dialect, request.id)
     if request.method == "POST" and request.path in _JSON_ROUTES:
-        return _answer(request, await _read_json_body(request, connection))
+        return _answer(request, await _read_json_body(request, connection), state)
     size, digest = await _read_upload(connection)
     special = script.instead(request.asked, request.dialect, request.id)
     if request.path == "*" and request.method == "OPTIONS":
@@ -228,13 +240,13 @@ def _readable(request: _Request, state: State) -> Reply:
     return script.at_once(200, say.model_entry(request.path.removeprefix("/v1/models/")))
 
 
-def _answer(request: _Request, body: bytes) -> Reply:
+def _answer(request: _Request, body: bytes, state: State) -> Reply:
     """The answer to a JSON body."""
     value = _parsed(request, body)
     model = request.model or value.get("model")
     if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL_CHARS:
         raise _refused(request, 400, "You must provide a model parameter", code="invalid_body", param="model")
-    behaviour = parse_model(model)
+    behaviour = state.note(parse_model(model))
     special = script.instead(behaviour, request.dialect, request.id)
     if special is not None:
         return special

@@ -8,14 +8,16 @@ import trio
 from trioproxy.errors import ProxyError
 from trioproxy.relay.call import Call, Downstream
 from trioproxy.relay.pump import End, Piece
+from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire.headers import Headers
 
 
 class Copier:
     """Writes one answer's bytes to one client."""
 
-    def __init__(self, call: Call, downstream: Downstream) -> None:
+    def __init__(self, call: Call, attempt: Attempt, downstream: Downstream) -> None:
         self._call = call
+        self._attempt = attempt
         self._downstream = downstream
 
     async def run(self, channel: trio.MemoryReceiveChannel[Piece | End], status: int, headers: Headers) -> None:
@@ -29,6 +31,7 @@ class Copier:
             await downstream.send(item.data)
             item = await channel.receive()
         if item.fault is not None:
+            self._attempt.note_fault(item.fault)
             await self.break_off(item.fault)
         else:
             await downstream.finish()

@@ -20,9 +20,15 @@ def plain_head(exchange: Exchange, attempt: Attempt, length: bytes | None) -> He
     return headers + _own_fields(exchange, attempt)
 
 
-def event_stream_head(exchange: Exchange, attempt: Attempt) -> Headers:
-    """For an event stream."""
-    return _kept(attempt) + _EVENT_STREAM + _own_fields(exchange, attempt)
+def event_stream_head(exchange: Exchange, attempt: Attempt, *, may_continue: bool = False) -> Headers:
+    """For an event stream; `may_continue`: another upstream may go on with it, which the client is told beforehand."""
+    told: Headers = [(b"x-trioproxy-continue", b"after-cut")] if may_continue else []
+    return _kept(attempt) + _EVENT_STREAM + told + _own_fields(exchange, attempt)
+
+
+def json_head(exchange: Exchange, attempt: Attempt) -> Headers:
+    """For a whole answer that is made of an event stream."""
+    return [*_kept(attempt), (b"content-type", b"application/json"), *_own_fields(exchange, attempt)]
 
 
 def early_head(exchange: Exchange) -> Headers:

@@ -15,11 +15,13 @@ from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.heads import early_head
 from trioproxy.relay.shaper import send_error_event, send_heartbeat
 from trioproxy.upstream.attempt import Attempt
-from trioproxy.upstream.course import Course, OriginRequest
+from trioproxy.upstream.course import Course
 from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.upstream.request import Clocks, OriginRequest
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import find, is_encoded, is_event_stream
+from trioproxy.wire.json_object import JsonObject
 
 MAX_ERROR_BYTES = 65536
 ERROR_BODY_S = 5.0
@@ -39,13 +41,14 @@ class Opening:
         self, call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream
     ) -> None:
         self._call = call
-        request = OriginRequest(call.method, call.target, call.headers, call.body, call.dialect, call.json)
+        request = OriginRequest(
+            call.method, call.target, call.headers, call.body, call.dialect, call.json, call.exchange.stream
+        )
         self._course = Course(
             dispatcher,
             request,
             call.exchange,
-            connect_s=timing.connect_s,
-            head_s=timing.head_s,
+            Clocks(timing.connect_s, timing.head_s, timing.first_content_s, timing.idle_s),
             deadline=lifetime.whole.deadline,
             nursery=lifetime.nursery,
         )
@@ -53,6 +56,7 @@ class Opening:
         self._lifetime = lifetime
         self._downstream = downstream
         self._scope = trio.CancelScope()
+        self._patience = trio.CancelScope()  # the company's, until the next comment
         self._over = trio.Event()
         self._attempt: Attempt | None = None
         self._fault: ProxyError | None = None
@@ -63,9 +67,10 @@ class Opening:
         also for an answer that cannot follow that head. If cancelled, nothing goes on."""
         exchange = self._call.exchange
         is_stream = exchange.stream and self._call.dialect in _STREAMED
-        may_be_early = is_stream and self._timing.commit_before_head_s < inf
-        attempt = await (self._open_beside() if may_be_early else self._open())
-        exchange.head_at = attempt.answered
+        may_be_early = self._timing.commit_before_head_s < inf or self._course.may_hedge or self._downstream.has_head
+        attempt = await (self._open_beside() if is_stream and may_be_early else self._open())
+        if exchange.first_content_at is None:  # else another attempt's stream is gone on with
+            exchange.head_at = attempt.answered
         origin_id = find(attempt.headers, b"x-request-id")
         if origin_id is not None:
             exchange.upstream_request_id = origin_id.decode("latin-1")
@@ -78,6 +83,15 @@ class Opening:
         """Whether a failure before the first content might be answered by another try."""
         return self._course.may_go_on
 
+    @property
+    def may_continue(self) -> bool:
+        """Whether a stream that is cut may be gone on with elsewhere."""
+        return self._course.may_continue
+
+    def continues(self, request: JsonObject) -> bool:
+        """Whether `run` is to be called once more, to go on by this request with a stream that was cut."""
+        return self._course.continues(request)
+
     async def goes_on(self, error: ProxyError) -> bool:
         """Whether `run` is to be called once more, after a fault behind the head and before any content."""
         return await self._course.goes_on(error)
@@ -87,8 +101,13 @@ class Opening:
         await send_error_event(error, self._call, self._downstream)
 
     async def _open(self) -> Attempt:
-        attempt = await self._course.open()
+        attempt = await self._course.open(self._note_head)
         return self._lifetime.stack.enter_context(attempt)
+
+    def _note_head(self, at: float) -> None:
+        """A try has its head, and waits for its content: the client's head waits no longer than it would for one."""
+        if not self._downstream.has_head:
+            self._patience.deadline = min(self._patience.deadline, at + self._timing.commit_after_s)
 
     async def _open_beside(self) -> Attempt:
         self._begin_anew()
@@ -105,6 +124,8 @@ class Opening:
     def _begin_anew(self) -> None:
         self._scope, self._over = trio.CancelScope(), trio.Event()
         self._attempt = self._fault = None
+        wait_s = self._timing.heartbeat_s if self._downstream.has_head else self._timing.commit_before_head_s
+        self._patience = trio.CancelScope(deadline=trio.current_time() + wait_s)
 
     async def _open_in_its_task(self) -> None:
         with self._scope:
@@ -116,16 +137,15 @@ class Opening:
 
     async def _keep_company(self) -> None:
         """Wait until the origin has answered or failed; write heartbeats once that takes too long."""
-        wait_s = self._timing.commit_before_head_s
         while True:
-            with trio.move_on_after(wait_s):
+            with self._patience:
                 await self._over.wait()
                 return
             if not self._downstream.has_head:
                 self._downstream.head(200, early_head(self._call.exchange))
             await send_heartbeat(self._call, self._downstream)
             self.quiet_since = trio.current_time()
-            wait_s = self._timing.heartbeat_s
+            self._patience = trio.CancelScope(deadline=self.quiet_since + self._timing.heartbeat_s)
 
     async def _check(self, attempt: Attempt) -> None:
         """Raise UpstreamFault for an answer that is not the event stream which the client's head announced."""

@@ -13,9 +13,10 @@ from math import inf
 
 import trio
 
-from trioproxy.errors import UpstreamFault, UpstreamFirstContentTimeout, UpstreamIdleTimeout
+from trioproxy.errors import UpstreamErrorInStream, UpstreamFault, UpstreamFirstContentTimeout, UpstreamIdleTimeout
 from trioproxy.relay.call import Timing
 from trioproxy.upstream.attempt import Attempt
+from trioproxy.wire.continuing import Transcript
 from trioproxy.wire.dialect import StreamWatch
 from trioproxy.wire.sse import Framer
 
@@ -47,13 +48,15 @@ class End:
 
 
 class Follower:
-    """What is known of an event stream: its borders (`framer`) and its meaning (`watch`). Written by the pump only."""
+    """What is known of an event stream: its borders (`framer`) and its meaning (`watch`). Written by the pump only.
+    `transcript` is there if the stream may be gone on with elsewhere: it says what may be shown."""
 
-    __slots__ = ("framer", "watch")
+    __slots__ = ("framer", "transcript", "watch")
 
-    def __init__(self, watch: StreamWatch) -> None:
+    def __init__(self, watch: StreamWatch, transcript: Transcript | None = None) -> None:
         self.watch = watch
         self.framer = Framer(watch)
+        self.transcript = transcript
 
 
 class Pump:
@@ -113,16 +116,22 @@ class Pump:
                     if not data:
                         return self._finish()
                     waiting = self._follow(data)
+                    if waiting is None:
+                        continue
                     await channel.send(waiting)
                     if waiting.is_last:
                         await self._drain()
                         return None
                     waiting = None
                     self._heard += trio.current_time() - self._read_at
+            if self._has_told_error:
+                name = self._attempt.endpoint.name
+                return End(UpstreamErrorInStream(f"The upstream '{name}' reported an error in its stream."))
             if waiting is None and trio.current_time() >= self._deadline():
                 return End(None if self._is_over else self._expired())
 
-    def _follow(self, data: bytes) -> Piece:
+    def _follow(self, data: bytes) -> Piece | None:
+        """What is to be handed over of the bytes that were read; None for nothing yet."""
         self._read_at = trio.current_time()
         follower = self._follower
         if follower is None:
@@ -133,7 +142,16 @@ class Pump:
         follower.framer.feed(data)
         if follower.framer.events != self._events:
             self._note_event(follower)
-        return Piece(data, follower.framer.at_border, follower.watch.saw_done and follower.watch.ends_at_once)
+        is_last = follower.watch.saw_done and follower.watch.ends_at_once
+        if follower.transcript is None:
+            return Piece(data, follower.framer.at_border, is_last)
+        shown = follower.transcript.feed(data)
+        if follower.transcript.saw_error:  # it has failed, whatever comes behind it
+            self._is_sooner, is_last = True, False
+        elif is_last:
+            shown += follower.transcript.finish()
+        at_border = follower.framer.at_border or follower.transcript.shows_whole_events
+        return Piece(shown, at_border, is_last) if shown or is_last else None
 
     def _finish(self) -> End:
         if self._follower is not None:
@@ -150,15 +168,21 @@ class Pump:
                 return  # the stream was complete; the connection is not used again
 
     @property
+    def _has_told_error(self) -> bool:
+        """Whether the origin said that it failed, where another one could go on."""
+        follower = self._follower
+        return follower is not None and follower.transcript is not None and follower.transcript.saw_error
+
+    @property
     def _is_over(self) -> bool:
-        return self._follower is not None and self._follower.watch.saw_done
+        return self._follower is not None and self._follower.watch.saw_done and not self._has_told_error
 
     def _note_event(self, follower: Follower) -> None:
         """The time since the last event starts anew; comments and pieces of an unfinished event do not count."""
         self._is_sooner = self._events == 0 or follower.watch.saw_done
         self._events = follower.framer.events
         self._heard = self._read_at
-        if not self._has_content and follower.watch.saw_content:
+        if not self._has_content and follower.watch.saw_content and follower.watch.first_error is None:
             self._has_content = True
             self.first_content_at = self._read_at
             self._attempt.note_first_content(self._read_at)

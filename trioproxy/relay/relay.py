@@ -11,16 +11,18 @@ from trioproxy.errors import (
     UpstreamFault,
     UpstreamTotalTimeout,
 )
+from trioproxy.relay.aggregator import Aggregator
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.copier import Copier
-from trioproxy.relay.heads import error_head, event_stream_head, plain_head
+from trioproxy.relay.heads import error_head, event_stream_head, json_head, plain_head
 from trioproxy.relay.opening import Opening
 from trioproxy.relay.pump import End, Follower, Piece, Pump
-from trioproxy.relay.shaper import ErrorInside, Shaper
+from trioproxy.relay.shaper import Cut, ErrorInside, Shaper
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
+from trioproxy.wire.continuing import CONTINUED, Transcript
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream
 
@@ -64,52 +66,95 @@ class _Tries:
         self._lifetime = lifetime
         self._downstream = downstream
         self.attempt: Attempt | None = None
-        self.answer: Opening | Shaper | Copier = opening
+        self.answer: Opening | Shaper | Copier | Aggregator = opening
+        may_continue = opening.may_continue and call.dialect in CONTINUED
+        self._transcript = Transcript(call.dialect, call.json) if may_continue and call.json is not None else None
+        self._cut: UpstreamFault | None = None  # behind which the present attempt goes on
+        self._events = 0  # of the attempts before it
 
     async def make_one(self) -> bool:
         """Relay what the next attempt brings; True if that failed and another is to be made."""
         call, downstream = self._call, self._downstream
-        attempt = self.attempt = await self._opening.run()
+        if self._cut is not None:
+            self._events = call.exchange.events
+        attempt = self.attempt = await self._open()
         if (whole := _whole(call, attempt)) is not None:
             downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
             await downstream.finish(whole)
             return False
-        follower = _follower(call, attempt)
+        follower = _follower(call, attempt, self._transcript)
         pump = Pump(attempt, follower, self._timing)
-        answer: Shaper | Copier
-        if follower is None:
-            answer = Copier(call, downstream)
-            headers = plain_head(call.exchange, attempt, length=find(attempt.headers, b"content-length"))
-        else:
-            answer = Shaper(
-                call,
-                attempt,
-                follower,
-                pump,
-                downstream,
-                self._timing,
-                quiet_since=self._opening.quiet_since,
-                waits_for_content=self._opening.may_go_on,
-            )
-            headers = event_stream_head(call.exchange, attempt)
-        self.answer = answer
+        self.answer, headers = self._answer(attempt, follower, pump)
         try:
-            await _pass_on(answer, pump, self._lifetime, attempt.status, headers)
+            await _pass_on(self.answer, pump, self._lifetime, attempt.status, headers)
         except (ErrorInside, UpstreamFault) as failure:
-            if downstream.has_head:
+            fault = _fault(failure.with_traceback(None), attempt)  # that holds this frame: a ring
+            attempt.note_fault(fault)
+            if downstream.has_head or pump.first_content_at is not None:
                 raise
             await pump.drained.wait()  # it reads what may be closed now
-            if not await self._opening.goes_on(_fault(failure, attempt)):
+            if not await self._opening.goes_on(fault):
                 raise
             return True
+        except Cut as cut:
+            await pump.drained.wait()
+            return await self._continue(cut.fault.with_traceback(None))
         finally:
             if follower is not None:
-                call.exchange.first_content_at = pump.first_content_at
-                call.exchange.events = follower.framer.events
+                exchange = call.exchange
+                if exchange.first_content_at is None:
+                    exchange.first_content_at = pump.first_content_at
+                exchange.events = self._events + follower.framer.events
         return False
 
+    async def _open(self) -> Attempt:
+        try:
+            return await self._opening.run()
+        except ProxyError:
+            if self._cut is not None:  # what went wrong with the stream, not with the going on
+                raise self._cut from None
+            raise
 
-async def _pass_on(answer: Shaper | Copier, pump: Pump, lifetime: Lifetime, status: int, headers: Headers) -> None:
+    def _answer(
+        self, attempt: Attempt, follower: Follower | None, pump: Pump
+    ) -> tuple[Shaper | Copier | Aggregator, Headers]:
+        """Who writes the answer, and its head."""
+        call, downstream = self._call, self._downstream
+        exchange = call.exchange
+        if follower is None:
+            headers = plain_head(exchange, attempt, length=find(attempt.headers, b"content-length"))
+            return Copier(call, attempt, downstream), headers
+        if attempt.is_to_be_folded:
+            exchange.notes["aggregated"] = True
+            return Aggregator(call, attempt, follower, pump, downstream), json_head(exchange, attempt)
+        shaper = Shaper(
+            call,
+            attempt,
+            follower,
+            pump,
+            downstream,
+            self._timing,
+            quiet_since=self._opening.quiet_since,
+            waits_for_content=self._opening.may_go_on,
+        )
+        return shaper, event_stream_head(exchange, attempt, may_continue=self._transcript is not None)
+
+    async def _continue(self, fault: UpstreamFault) -> bool:
+        """Have another origin go on with a stream that was cut, or tell the client that it was."""
+        exchange, transcript = self._call.exchange, self._transcript
+        assert transcript is not None
+        if not self._opening.continues(transcript.continued_request()):
+            await self.answer.break_off(fault)
+            return False
+        self._cut = fault
+        transcript.begin_attempt()
+        exchange.notes["continued"] = exchange.notes.get("continued", 0) + 1
+        return True
+
+
+async def _pass_on(
+    answer: Shaper | Copier | Aggregator, pump: Pump, lifetime: Lifetime, status: int, headers: Headers
+) -> None:
     """Let the pump read and the answer be written, until one of them has come to its end."""
     sender, receiver = trio.open_memory_channel[Piece | End](0)
     lifetime.nursery.start_soon(pump.run, sender)
@@ -155,13 +200,13 @@ def _is_stream(attempt: Attempt) -> bool:
     return attempt.status < 300 and is_event_stream(attempt.headers)
 
 
-def _follower(call: Call, attempt: Attempt) -> Follower | None:
+def _follower(call: Call, attempt: Attempt, transcript: Transcript | None) -> Follower | None:
     if not _is_stream(attempt) or call.method == "HEAD":
         return None
     if is_encoded(attempt.headers):
         call.exchange.notes["encoded_stream"] = True
         return None
-    return Follower(call.dialect.watch())
+    return Follower(call.dialect.watch(), transcript)
 
 
 async def _answer_error_inside(call: Call, attempt: Attempt, downstream: Downstream, data: bytes) -> None:

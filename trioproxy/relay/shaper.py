@@ -9,7 +9,7 @@ import re
 
 import trio
 
-from trioproxy.errors import ProxyError, UpstreamTruncated
+from trioproxy.errors import ProxyError, UpstreamFault, UpstreamTruncated
 from trioproxy.relay.call import Call, Downstream, Timing
 from trioproxy.relay.pump import End, Follower, Piece, Pump
 from trioproxy.upstream.attempt import Attempt
@@ -33,6 +33,14 @@ class ErrorInside(Exception):
         self.data = data
 
 
+class Cut(Exception):
+    """The origin died behind content, and another one could go on. Carries the fault."""
+
+    def __init__(self, fault: UpstreamFault) -> None:
+        super().__init__("the stream was cut")
+        self.fault = fault
+
+
 class Shaper:
     """Writes one event stream to one client."""
 
@@ -53,6 +61,7 @@ class Shaper:
         self._attempt = attempt
         self._framer = follower.framer
         self._watch = follower.watch
+        self._transcript = follower.transcript
         self._pump = pump
         self._downstream = downstream
         self._timing = timing
@@ -62,7 +71,8 @@ class Shaper:
 
     async def run(self, channel: Channel, status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
-        told in band. Returns when the answer is over, honestly or not."""
+        told in band, but for one behind which another origin can go on: that raises Cut. Returns when the answer is
+        over, honestly or not."""
         item: Piece | End = Piece(b"", at_border=True)
         if not self._downstream.has_head:
             item = await self._hold(channel)
@@ -81,6 +91,9 @@ class Shaper:
         In the middle of an event that event is ended first: clients that drop what they cannot read then still see the
         error, and the others raise on the half event.
         """
+        if self._transcript is not None and (rest := self._transcript.finish()):
+            await self._downstream.send(rest)
+            self._at_border = self._framer.at_border
         await send_error_event(error, self._call, self._downstream, self._framer.line_end, self._at_border)
 
     async def _hold(self, channel: Channel) -> Piece | End:
@@ -150,15 +163,18 @@ class Shaper:
             await send_heartbeat(self._call, self._downstream, self._framer.line_end)
 
     async def _end(self, end: End) -> None:
-        if end.fault is not None:
-            await self.break_off(end.fault)
-        elif self._watch.may_end:
-            await self._downstream.finish()
-        elif self._timing.is_strict:
-            await self.break_off(self._truncated())
-        else:
+        fault = end.fault
+        if fault is None and self._timing.is_strict and not self._watch.may_end:
+            fault = self._truncated()
+        if fault is not None:
+            self._attempt.note_fault(fault)
+            if self._transcript is not None and self._transcript.can_continue:
+                raise Cut(fault)
+            await self.break_off(fault)
+            return
+        if not self._watch.may_end:
             self._call.exchange.notes["ended_without_terminal"] = True
-            await self._downstream.finish()
+        await self._downstream.finish(b"" if self._transcript is None else self._transcript.finish())
 
     def _truncated(self) -> UpstreamTruncated:
         name = self._attempt.endpoint.name

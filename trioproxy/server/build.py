@@ -1,34 +1,45 @@
 """The one place where the rooms are wired together, from a configuration."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import ip_network
 from math import inf
 from typing import Any
 
 import trio
 
-from trioproxy.config import Config, Deadlines, Stream, Upstream
+from trioproxy.config import Canary as CanarySection
+from trioproxy.config import Config, Deadlines, Route, Stream, Upstream
 from trioproxy.config.schema import Tls
 from trioproxy.policy.breaker import State
 from trioproxy.policy.budget import RetryBudget
+from trioproxy.policy.canary import Canary, CanaryRules
+from trioproxy.policy.catalog import Catalog, Shelf
 from trioproxy.policy.error_class import ErrorClass
+from trioproxy.policy.hedge import Hedge, HedgeRules
 from trioproxy.policy.plan import Strategy
 from trioproxy.policy.retry import RetryRules
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
 from trioproxy.server.connection import Limits
 from trioproxy.server.listener import Listener
+from trioproxy.server.upstreams import told
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
+from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.load import Load, open_descriptors, resident_bytes
 from trioproxy.telemetry.metrics import Family, Metrics, state, states
 from trioproxy.telemetry.tally import Tally
 from trioproxy.telemetry.task_tree import task_tree
 from trioproxy.upstream.connect import OpenTcp, open_tcp
-from trioproxy.upstream.dispatch import Dispatcher, Target, Way
+from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.endpoint import Endpoint
+from trioproxy.upstream.health import HealthCheck, watch_health
+from trioproxy.upstream.model_list import ModelLists
 from trioproxy.upstream.pool import Pool
 from trioproxy.upstream.reachability import Reachability
+from trioproxy.upstream.shadow import Shadows
+from trioproxy.upstream.way import CanaryTarget, ShadowTarget, Target, Way
 from trioproxy.web.admission import Admission
 from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
@@ -45,15 +56,19 @@ class House:
         self.pool = Pool()
         self.attempts = Tally()
         self.endpoints = {
-            upstream.name: _endpoint(upstream, self.pool, self.attempts, config.deadlines.connect_s, open_tcp)
+            upstream.name: endpoint_of(upstream, self.pool, self.attempts, config.deadlines.connect_s, open_tcp)
             for upstream in config.upstream
         }
         timings = _timings(config)
         self.load = Load(max_lag_s=config.server.max_lag_s, max_memory_bytes=config.server.max_memory_bytes)
         self.metrics = Metrics()
+        self.shadows = Shadows(self._note_shadow)
+        dispatcher = Dispatcher(list(self.endpoints.values()), _ways(config, self.endpoints), self.shadows)
         self.service = Service(
-            dispatcher=Dispatcher(list(self.endpoints.values()), _ways(config, self.endpoints)),
+            dispatcher=dispatcher,
             reachability=Reachability(list(self.endpoints.values())),
+            catalog=_catalog(config),
+            model_lists=ModelLists(list(self.endpoints.values())),
             timing=timings.general,
             timings=timings,
             admission=Admission(max_streams=config.server.max_streams, load=self.load, metrics=self.metrics),
@@ -71,13 +86,28 @@ class House:
             tls=_own_tls(config.server.tls) if config.server.tls is not None else None,
         )
 
+    def keepers(self) -> list[Callable[[], Awaitable[None]]]:
+        """What runs beside the requests for as long as the process serves; belongs in its nursery."""
+        checks = [
+            partial(watch_health, self.endpoints[upstream.name], check)
+            for upstream in self.config.upstream
+            if (check := _health_check(upstream)) is not None
+        ]
+        return [self.pool.reap, self.load.watch, self.shadows.run, *checks]
+
+    def _note_shadow(self, record: Exchange) -> None:
+        self.log.put("shadow", record.line())
+        self.metrics.shadow(record)
+
     def answer(self, what: str) -> Any:
-        """Answer a question of the supervisor's: "alive", "metrics" or "resources"."""
+        """Answer a question of the supervisor's: "alive", "metrics", "upstreams" or "resources"."""
         match what:
             case "alive":
                 return True
             case "metrics":
                 return list(self._families())
+            case "upstreams":
+                return told(self.endpoints, trio.current_time())
             case _:
                 return self._resources()
 
@@ -179,7 +209,10 @@ def _tls(upstream: Upstream) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=upstream.ca_file)
 
 
-def _endpoint(upstream: Upstream, pool: Pool, attempts: Tally, connect_s: float, open_tcp: OpenTcp) -> Endpoint:
+def endpoint_of(
+    upstream: Upstream, pool: Pool, attempts: Tally, connect_s: float, open_tcp: OpenTcp = open_tcp
+) -> Endpoint:
+    """An upstream, ready for use. Raises OSError if its `ca_file` is not what it was when it was checked."""
     is_anthropic = upstream.dialect == "anthropic"
     keys = [key.get_secret_value().encode("ascii") for key in upstream.api_key]
     return Endpoint(
@@ -196,32 +229,78 @@ def _endpoint(upstream: Upstream, pool: Pool, attempts: Tally, connect_s: float,
         is_anthropic=is_anthropic,
         max_concurrent=upstream.max_concurrent,
         max_waiting=upstream.max_waiting,
+        streams=upstream.streams,
         tls=_tls(upstream),
         proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
         open_tcp=open_tcp,
     )
 
 
+def _health_check(upstream: Upstream) -> HealthCheck | None:
+    if upstream.health is None:
+        return None
+    if upstream.health == "chat":
+        return HealthCheck(upstream.health_interval_s, model=upstream.health_model)
+    return HealthCheck(upstream.health_interval_s, path=upstream.health)
+
+
 def _ways(config: Config, endpoints: Mapping[str, Endpoint]) -> Routes[Way]:
     """The way of each route, and the one of all other requests: every upstream, in file order."""
     everywhere = [Target(endpoint) for endpoint in endpoints.values()]
-    ways = [
+    ways = [(route.models, _way(route, endpoints, everywhere)) for route in config.route]
+    return Routes(ways, Way(everywhere))
+
+
+def _way(route: Route, endpoints: Mapping[str, Endpoint], everywhere: list[Target]) -> Way:
+    retry, hedge, canary, shadow = route.retry, route.hedge, route.canary, route.shadow
+    return Way(
+        targets=[Target(endpoints[one.upstream], one.model, one.weight) for one in route.targets] or everywhere,
+        strategy=Strategy(route.strategy),
+        sticky=route.sticky,
+        rules=RetryRules(
+            tries=retry.tries,
+            max_wait_s=retry.max_wait_s,
+            statuses=retry.all_statuses,
+            repeat_sent=retry.repeat_sent,
+        ),
+        budget=RetryBudget(retry.budget),
+        fallback={kind: models for kind in ErrorClass if (models := getattr(route.fallback, kind.value))},
+        hedge=Hedge(HedgeRules(hedge.after_s, 95 if hedge.after == "p95" else None, hedge.budget)) if hedge else None,
+        canary=_canary(canary, endpoints) if canary else None,
+        shadow=ShadowTarget(Target(endpoints[shadow.upstream], shadow.model), shadow.share, shadow.max_concurrent)
+        if shadow
+        else None,
+        aggregates=route.aggregate,
+        falls_back_to_batch=route.batch_fallback,
+        continues=route.continue_after_cut,
+    )
+
+
+def _canary(canary: CanarySection, endpoints: Mapping[str, Endpoint]) -> CanaryTarget:
+    rules = CanaryRules(
+        share=canary.share,
+        max_share=canary.max_share,
+        step_s=canary.step_s,
+        min_requests=canary.min_requests,
+        max_errors=canary.max_errors,
+        max_slower=canary.max_slower,
+    )
+    return CanaryTarget(Target(endpoints[canary.upstream], canary.model), Canary(rules))
+
+
+def _catalog(config: Config) -> Catalog | None:
+    """Which models are listed; None where the only upstream's own list says it all."""
+    if len(config.upstream) == 1 and not config.route:
+        return None
+    names = [upstream.name for upstream in config.upstream]
+    everywhere = Shelf(names[0], names)
+    shelves = [
         (
             route.models,
-            Way(
-                targets=[Target(endpoints[one.upstream], one.model, one.weight) for one in route.targets] or everywhere,
-                strategy=Strategy(route.strategy),
-                sticky=route.sticky,
-                rules=RetryRules(
-                    tries=route.retry.tries,
-                    max_wait_s=route.retry.max_wait_s,
-                    statuses=route.retry.all_statuses,
-                    repeat_sent=route.retry.repeat_sent,
-                ),
-                budget=RetryBudget(route.retry.budget),
-                fallback={kind: models for kind in ErrorClass if (models := getattr(route.fallback, kind.value))},
-            ),
+            Shelf(route.targets[0].upstream, [one.upstream for one in route.targets if one.model is None])
+            if route.targets
+            else everywhere,
         )
         for route in config.route
     ]
-    return Routes(ways, Way(everywhere))
+    return Catalog(shelves, everywhere)

@@ -80,8 +80,8 @@ async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> N
     door = _Door()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(house.pool.reap)
-            nursery.start_soon(house.load.watch)
+            for keep in house.keepers():
+                nursery.start_soon(keep)
             nursery.start_soon(_accept, house, sockets, nursery, orders, door)
             nursery.start_soon(_listen_to, link, house, orders)
             await link.send({"ready": True})
@@ -134,6 +134,7 @@ async def _drain_when_told(house: House, orders: Orders, door: _Door) -> None:
     log.info(
         "retiring" if order is Order.RETIRE else "draining", live=len(house.service.live), timeout_s=drain.timeout_s
     )
+    house.shadows.stop()
     delay_s = drain.delay_s if order is Order.DRAIN and not orders.is_orphan else 0.0
     with trio.move_on_after(delay_s + drain.timeout_s) as time_for_streams:
         async with trio.open_nursery() as nursery:

@@ -36,6 +36,7 @@ class Metrics:
         self._stream_ends = self._counter("stream_end", "Streams that ended, by how.", "reason")
         self._attempts = self._counter("attempts", "Tries at an upstream.", "upstream", "result")
         self._deadlines = self._counter("deadline", "Requests that a deadline ended.", "deadline")
+        self._shadows = self._counter("shadow", "Copies of requests that ended.", "upstream", "outcome")
         self._shed = self._counter("shed", "Requests refused because of overload.", "reason")
         self._first_content = self._histogram(
             "time_to_first_content_seconds", "From accept to a stream's first content.", _STREAM_BUCKETS_S
@@ -63,6 +64,10 @@ class Metrics:
     def shed(self, reason: str) -> None:
         """Count a request that was refused because of overload."""
         self._of(self._shed, reason).inc()
+
+    def shadow(self, record: Exchange) -> None:
+        """Count a copy of a request, when it is over."""
+        self._of(self._shadows, record.upstream or "none", record.outcome).inc()
 
     def families(self) -> Iterator[Family]:
         """Everything counted so far."""

@@ -11,11 +11,12 @@ from types import TracebackType
 import httpx
 import trio
 
-from trioproxy.errors import UpstreamHeadTimeout
+from trioproxy.errors import UpstreamErrorInStream, UpstreamFault, UpstreamHeadTimeout, UpstreamProtocolError
+from trioproxy.policy.breaker import Outcome
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
-from trioproxy.upstream.stay import Stay
+from trioproxy.upstream.stay import Stay, outcome_of
 from trioproxy.upstream.transport import SENT_AT_ONCE_BYTES, HeldBody, OriginBody
 from trioproxy.wire.headers import Headers
 
@@ -31,9 +32,22 @@ class Attempt(AbstractContextManager["Attempt"]):
         started, answered: when the request began and when the head was here, trio's clock.
         ahead: what was read of the body by `read_ahead` and not by `read`.
         stay: what the try holds at its endpoint, let go of with the connection.
+        is_to_be_folded: it is a stream, and the client is to get a whole answer of it.
     """
 
-    __slots__ = ("_body", "_is_read", "_tally", "ahead", "answered", "endpoint", "headers", "started", "status", "stay")
+    __slots__ = (
+        "_body",
+        "_is_read",
+        "_tally",
+        "ahead",
+        "answered",
+        "endpoint",
+        "headers",
+        "is_to_be_folded",
+        "started",
+        "status",
+        "stay",
+    )
 
     def __init__(self, endpoint: Endpoint, response: httpx.Response, started: float) -> None:
         assert isinstance(response.stream, OriginBody)
@@ -45,6 +59,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         self.headers: Headers = self._body.connection.headers
         self.ahead = b""
         self._is_read = False  # to its honest end
+        self.is_to_be_folded = False
         self.stay: Stay | None = None
         self._tally: Tally | None = endpoint.attempts
         self._tally.open_one()
@@ -65,8 +80,15 @@ class Attempt(AbstractContextManager["Attempt"]):
             self.stay = None
 
     def note_first_content(self, now: float) -> None:
-        """The first content is here."""
-        self.endpoint.first_content.note(now - self.started, now)
+        """The first content is here; only the first time counts."""
+        if self.stay is not None:
+            self.stay.note_first_content(now)
+
+    def note_fault(self, fault: UpstreamFault) -> None:
+        """What became of the answer behind its head."""
+        if self.stay is not None:
+            is_told = isinstance(fault, UpstreamErrorInStream)
+            self.stay.note(outcome_of(fault.status) if is_told else Outcome.FAULT, is_error=True)
 
     def take_whole(self) -> bytes | None:
         """The whole body, if it came with the head or was read ahead; else None."""
@@ -83,20 +105,49 @@ class Attempt(AbstractContextManager["Attempt"]):
             return
         with trio.move_on_after(_AHEAD_S):
             try:
-                while len(self.ahead) < _AHEAD_BYTES:
-                    piece = await self._body.read()
-                    if not piece:
-                        self._is_read = True
-                        return
-                    self.ahead += piece
-            except httpx.TransportError:
+                while len(self.ahead) < _AHEAD_BYTES and await self.read_more():
+                    pass
+            except UpstreamFault:
                 return
+
+    async def read_more(self) -> bytes:
+        """The next piece of the body, which is also added to `ahead`; b"" at the honest end. Raises UpstreamFault. If
+        cancelled, nothing was taken."""
+        ahead, self.ahead = self.ahead, b""
+        try:
+            piece = await self.read()
+            self._is_read = not piece
+            ahead += piece
+        finally:
+            self.ahead = ahead
+        return piece
+
+    async def read_whole(self, max_bytes: int) -> bytes:
+        """The whole body. Raises UpstreamFault, also for one that is longer than that."""
+        piece = self.take_whole() or await self.read()
+        pieces: list[bytes] = []
+        size = 0
+        while piece:
+            size += len(piece)
+            if size > max_bytes:
+                name = self.endpoint.name
+                raise UpstreamProtocolError(f"The upstream '{name}' sent an answer of more than {max_bytes} bytes.")
+            pieces.append(piece)
+            piece = await self.read()
+        return b"".join(pieces)
+
+    def become(self, headers: Headers, body: bytes) -> None:
+        """Stand for another answer, made of the one that was read: with this head and this body."""
+        self.headers = headers
+        self.ahead, self._is_read = body, True
 
     async def read(self) -> bytes:
         """The next piece of the body, b"" at its honest end. Raises UpstreamFault. If cancelled, nothing was taken."""
         if self.ahead:
             piece, self.ahead = self.ahead, b""
             return piece
+        if self._is_read:
+            return b""
         try:
             return await self._body.read()
         except httpx.TransportError as error:

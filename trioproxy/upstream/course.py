@@ -1,67 +1,50 @@
 """One request's course: which targets it tries, one after the other, and when it gives up. Called by `relay`.
 
 It acts; what to do is decided elsewhere, purely: the order by `policy/plan`, a second try by `policy/retry` and
-`policy/budget`, who is left alone by `policy/breaker` and `policy/keys`, where else to ask by `policy/error_class`.
-A try holds a place at its endpoint and a key for as long as its answer is read.
+`policy/budget`, one beside the first by `policy/hedge`, who is left alone by `policy/breaker`, `policy/health` and
+`policy/keys`, where else to ask by `policy/error_class`. A try itself is made by `asking`.
 """
 
-import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
+import structlog
 import trio
 
-from trioproxy.errors import NoHealthyUpstream, Overloaded, ProxyError, UpstreamErrorInStream, UpstreamFault
-from trioproxy.policy.breaker import Outcome, usable
-from trioproxy.policy.error_class import ErrorClass, class_of_answer, class_of_fault
-from trioproxy.policy.plan import Candidate, arrange
-from trioproxy.policy.retry import Progress, decide, progress_before_head, retry_after_s
+from trioproxy.errors import NoHealthyUpstream, Overloaded, ProxyError, UpstreamFault
+from trioproxy.policy.breaker import usable
+from trioproxy.policy.error_class import ErrorClass, blames, class_of_answer, class_of_fault
+from trioproxy.policy.plan import Candidate, arrange, lot
+from trioproxy.policy.retry import Progress, decide, progress_before_head, should_retry
 from trioproxy.telemetry.exchange import Exchange
-from trioproxy.upstream.attempt import Attempt, open_attempt
-from trioproxy.upstream.dispatch import Dispatcher, Target
-from trioproxy.upstream.stay import Stay
-from trioproxy.wire.dialect import Dialect
-from trioproxy.wire.headers import Headers, find
+from trioproxy.upstream.asking import Asker, no_healthy_upstream
+from trioproxy.upstream.attempt import Attempt
+from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.upstream.race import Ask, Race
+from trioproxy.upstream.request import Clocks, Form, OriginRequest
+from trioproxy.upstream.way import Target
+from trioproxy.wire.headers import Headers, find, is_event_stream
 from trioproxy.wire.json_object import JsonObject
 
+log = structlog.get_logger()
 
-@dataclass(slots=True)
-class OriginRequest:
-    """What is to be sent. `json` is the body, read at its top level, if it was; `headers` lack the length of a body
-    that is held, which another model's name changes."""
+OnHead = Callable[[float], None]
+"""Told when a try that is waited on has got its head, trio's clock."""
 
-    method: str
-    target: bytes
-    headers: Headers
-    body: bytes | AsyncIterator[bytes]
-    dialect: Dialect
-    json: JsonObject | None = None
-
-
-class _Once(AsyncIterator[bytes]):
-    """A body that comes piece by piece, and can be sent once. `is_begun`: a piece was asked for."""
-
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
-        self._source = source
-        self.is_begun = False
-
-    async def __anext__(self) -> bytes:
-        self.is_begun = True
-        return await anext(self._source)
+_KEY_STATUSES = (401, 402, 429)
 
 
 class Course:
-    """One request's tries. `open` is called again after `goes_on` has said so."""
+    """One request's tries. `open` is called again after `goes_on` or `continues` has said so."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         request: OriginRequest,
         exchange: Exchange,
+        clocks: Clocks,
         *,
-        connect_s: float,
-        head_s: float,
         deadline: float,
         nursery: trio.Nursery,
     ) -> None:
@@ -70,37 +53,78 @@ class Course:
         self._dispatcher = dispatcher
         self._request = request
         self._exchange = exchange
-        self._connect_s = connect_s
-        self._head_s = head_s
-        self._nursery = nursery
-        self._body = request.body if isinstance(request.body, bytes) else _Once(request.body)
+        self._asker = Asker(request, exchange, clocks, nursery)
         self._fallbacks: list[str] = []
         self._asked: set[str | None] = set()  # a glob's fallback may lead back: no model is asked twice
         self._attempt: Attempt | None = None
+        self._is_batch = False
         self._set_out(exchange.model, is_first=True)
+        shadow, shadows = self._way.shadow, dispatcher.shadows
+        if shadow is None or shadows is None or request.json is None:
+            return
+        if not self._way.is_like_others(shadow.target, request.dialect):
+            return
+        if dispatcher.draw() < shadow.share:
+            shadows.offer(shadow, request, exchange, clocks, deadline)
 
     def _set_out(self, model: str | None, *, is_first: bool = False) -> None:
         self._model = model
         self._asked.add(model)
         self._is_renamed = not is_first
         self._way = self._dispatcher.ways.find(model)
-        self._targets = self._way.targets_for(self._request.dialect)
+        self._targets = [*self._way.targets_for(self._request.dialect)]
+        self._canary = self._draw_canary()
         self._tries = 0
         self._tried: set[int] = set()
         self._order: list[int] = []
         if is_first:
             self._way.budget.note_request(trio.current_time())
+            if self._way.hedge is not None and self._request.wants_stream:
+                self._way.hedge.note_request()
+
+    def _draw_canary(self) -> int | None:
+        """The canary's index among the targets, if this request is one of its share; it is added to them then."""
+        canary = self._way.canary
+        if canary is None or not self._way.is_like_others(canary.target, self._request.dialect):
+            return None
+        step = canary.state.step(trio.current_time())
+        if step is not None:
+            log.info("canary step", target=canary.target.name, old=step.old, new=step.new, reason=step.reason)
+        sticky = self._sticky()
+        drawn = self._dispatcher.draw() if sticky is None else lot(sticky, "canary")
+        if drawn >= canary.state.share:
+            return None
+        self._targets.append(canary.target)
+        return len(self._targets) - 1
 
     @property
     def may_go_on(self) -> bool:
         """Whether a failure behind the head might be answered by another try: then nothing is shown too early."""
-        return isinstance(self._body, bytes) and (
-            (len(self._targets) > 1 and self._tries < self._way.rules.tries) or self._may_fall_back
+        return isinstance(self._request.body, bytes) and (
+            (len(self._targets) > 1 and self._tries < self._way.rules.tries)
+            or self._may_fall_back
+            or self._may_ask_whole
         )
+
+    @property
+    def may_hedge(self) -> bool:
+        """Whether a second try may be made beside the first: first content is waited for before anything is shown."""
+        return self._way.hedge is not None and self._request.wants_stream and self._request.json is not None
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether a stream that is cut may be gone on with elsewhere."""
+        return self._way.continues and self._request.wants_stream and self._request.json is not None
 
     @property
     def _may_fall_back(self) -> bool:
         return bool(self._way.fallback or self._fallbacks)
+
+    @property
+    def _may_ask_whole(self) -> bool:
+        request = self._request
+        may = self._way.falls_back_to_batch and not self._is_batch
+        return may and request.wants_stream and request.can_be_bridged
 
     @property
     def _has_other(self) -> bool:
@@ -112,25 +136,25 @@ class Course:
         now = trio.current_time()
         return [index for index in self._order if self._targets[index].endpoint.has_key(now)]
 
-    async def open(self) -> Attempt:
+    async def open(self, on_head: OnHead = lambda at: None) -> Attempt:
         """An origin that has answered. Raises UpstreamFault, NoHealthyUpstream or Overloaded, or what a streamed body's
         source raised; a status that nobody betters is an answer. If cancelled, nothing is held."""
         while True:
             try:
-                attempt = await self._try(self._next())
-            except NoHealthyUpstream as lack:
+                attempt = await self._make_try(on_head)
+            except (NoHealthyUpstream, Overloaded) as lack:
+                if isinstance(lack, Overloaded) and self._has_other:
+                    continue
                 if not self._falls_back(lack, None):
                     raise
                 continue
-            except Overloaded:
-                if not self._has_other:
-                    raise
-                continue
             except UpstreamFault as fault:
-                if not await self._goes_on(fault, [], progress_before_head(fault)):
+                progress = Progress.HEAD if fault.had_head else progress_before_head(fault)
+                if not await self._goes_on(fault, [], progress):
                     raise
                 continue
             if attempt.status < 400:
+                self._attempt = attempt
                 return attempt
             try:
                 await self._read_error(attempt)
@@ -139,6 +163,7 @@ class Course:
                 attempt.close()
                 raise
             if not goes_on:
+                self._attempt = attempt
                 return attempt
             attempt.close()
 
@@ -146,43 +171,58 @@ class Course:
         """Whether another try is to be made after a fault behind the head, before any content; then the attempt is let
         go of, and `open` is next."""
         attempt = self._attempt
-        assert attempt is not None and attempt.stay is not None
-        is_told = isinstance(error, UpstreamErrorInStream)
-        attempt.stay.note(_outcome(error.status) if is_told else Outcome.FAULT)
+        assert attempt is not None
         goes_on = await self._goes_on(error, attempt.headers, Progress.HEAD, attempt)
         if goes_on:
             attempt.close()
         return goes_on
 
-    def _next(self) -> Target:
+    def continues(self, request: JsonObject) -> bool:
+        """Whether another target is to be asked to go on with a stream that was cut, by this request; then the attempt
+        is let go of, and `open` is next."""
+        now = trio.current_time()
+        may = self._tries < self._way.rules.tries and now < self._deadline and bool(self._usable)
+        if not may or not self._way.budget.take(now):
+            return False
+        assert self._attempt is not None
+        self._attempt.close()
+        self._request.json, self._request.body = request, request.body
+        return True
+
+    def _next(self) -> int:
         """The target that is tried now: the first in the order that was not tried yet, else the first again."""
         if not self._order:
             self._order = self._arranged()
         if not self._order:
-            raise _no_healthy_upstream()
+            raise no_healthy_upstream()
         usable = self._usable or self._order
         index = next((one for one in usable if one not in self._tried), usable[0])
         self._tried.add(index)
-        return self._targets[index]
+        return index
 
     def _arranged(self) -> list[int]:
         now = trio.current_time()
         targets = self._targets
-        lets_in = usable([one.endpoint.breaker for one in targets], now)
+        healthy = [index for index, one in enumerate(targets) if one.endpoint.health.is_healthy]
+        lets_in = usable([targets[index].endpoint.breaker for index in healthy], now)
+        may_enter = {index for index, is_in in zip(healthy, lets_in, strict=True) if is_in}
         candidates = [
             Candidate(
                 name=one.name,
                 weight=one.weight,
                 in_flight=one.endpoint.slots.taken,
                 first_content_s=one.endpoint.first_content.value(now),
-                is_usable=is_in and one.endpoint.has_key(now),
+                is_usable=index in may_enter and one.endpoint.has_key(now),
             )
-            for one, is_in in zip(targets, lets_in, strict=True)
+            for index, one in enumerate(targets)
         ]
         order = arrange(candidates, self._way.strategy, draw=self._dispatcher.draw, sticky=self._sticky())
-        # Who has room now goes before those where one would have to wait, and these before those where too many do.
+        # Who has room now goes before those where one would have to wait, and these before those where too many do. A
+        # canary that was drawn goes first.
         slots = [one.endpoint.slots for one in targets]
-        return sorted(order, key=lambda index: (not slots[index].has_room, not slots[index].may_wait))
+        return sorted(
+            order, key=lambda index: (index != self._canary, not slots[index].has_room, not slots[index].may_wait)
+        )
 
     def _sticky(self) -> str | None:
         kind, _, name = self._way.sticky.partition(":")
@@ -192,78 +232,114 @@ class Course:
         raw = self._request.json.members.get(kind) if kind and self._request.json is not None else None
         return None if raw is None else bytes(raw).decode("utf-8", "replace")
 
-    async def _try(self, target: Target) -> Attempt:
-        endpoint, request, exchange = target.endpoint, self._request, self._exchange
-        self._tries += 1
-        exchange.upstream = endpoint.name
-        await endpoint.slots.take()
-        if not endpoint.has_key(trio.current_time()):  # the last one was set aside while we waited
-            endpoint.slots.give_back()
-            raise _no_healthy_upstream()
-        key = endpoint.keys.take(trio.current_time())
-        turn = endpoint.breaker.take(trio.current_time(), by_force=True)
-        assert turn is not None
-        stay = Stay(endpoint, key, turn)
-        exchange.attempts += 1
-        body, headers = self._dressed(target)
-        try:
-            attempt = await open_attempt(
-                endpoint,
-                request.method,
-                endpoint.target(request.target),
-                headers,
-                body,
-                key=key,
-                connect_s=self._connect_s,
-                head_s=self._head_s,
-                nursery=self._nursery,
-            )
-        except UpstreamFault as fault:
-            stay.note(Outcome.FAULT)
-            stay.leave()
-            exchange.note_try(endpoint.name, fault.code)
-            raise
-        except BaseException:
-            stay.leave()
-            exchange.note_try(endpoint.name, "cancelled")
-            raise
-        attempt.stay = stay
-        self._attempt = attempt
-        stay.note(_outcome(attempt.status))
-        endpoint.keys.note(key, attempt.status, retry_after_s(attempt.headers, time.time()), trio.current_time())
-        exchange.note_try(endpoint.name, str(attempt.status))
+    async def _make_try(self, on_head: OnHead) -> Attempt:
+        """The next try, or two side by side; whatever the status."""
+        index = self._next()
+        hedge = self._way.hedge
+        delay_s = hedge.delay() if hedge is not None and self.may_hedge and self._has_other else None
+        if delay_s is None:
+            attempt = await self._ask(index)
+            self._exchange.note_try(attempt.endpoint.name, str(attempt.status))
+            return attempt
+        race = Race()
+        attempt = await race.run(
+            partial(self._ask_for_content, index, race, on_head, is_first=True),
+            partial(self._hedged, race, on_head),
+            delay_s,
+        )
+        self._exchange.upstream = attempt.endpoint.name
+        if attempt.status < 400:
+            self._exchange.note_try(attempt.endpoint.name, str(attempt.status))
         return attempt
 
-    def _dressed(self, target: Target) -> tuple[bytes | AsyncIterator[bytes], Headers]:
-        """The body and its fields as this target gets them."""
-        request = self._request
-        body = self._body
+    def _hedged(self, race: Race, on_head: OnHead) -> Ask | None:
+        """What runs beside a try that is late."""
+        hedge = self._way.hedge
+        assert hedge is not None
+        if self._tries >= self._way.rules.tries or not self._has_other or not hedge.take():
+            return None
+        self._exchange.notes["hedged"] = True
+        return partial(self._ask_for_content, self._next(), race, on_head, is_first=False)
+
+    async def _ask_for_content(self, index: int, race: Race, on_head: OnHead, *, is_first: bool) -> Attempt:
+        """A try in a race: it is there with its first content, not with its head."""
+        name = self._targets[index].endpoint.name
+        started = trio.current_time()
+        hedge = self._way.hedge
+        try:
+            attempt = await self._ask(index, learns=is_first)
+            try:
+                if attempt.status < 300 and is_event_stream(attempt.headers):
+                    on_head(attempt.answered)
+                    await self._asker.wait_for_content(attempt)
+            except UpstreamFault as fault:
+                self._exchange.note_try(name, fault.code)
+                attempt.close()
+                raise
+            except BaseException:
+                attempt.close()
+                raise
+        except trio.Cancelled:
+            self._exchange.note_try(name, "hedge_lost" if race.is_decided else "cancelled")
+            if race.is_decided and is_first and hedge is not None:
+                # At least so long: left out, the slow ones would vanish from what late means, and ever more be hedged.
+                hedge.note(trio.current_time() - started)
+            raise
+        if attempt.status >= 400:
+            self._exchange.note_try(name, str(attempt.status))
+        elif race.is_decided:  # by another one, in the same moment
+            self._exchange.note_try(name, "hedge_lost")
+        return attempt
+
+    async def _ask(self, index: int, *, learns: bool = True) -> Attempt:
+        """A try. `learns`: how long its first content takes counts for when a try is late."""
+        self._tries += 1
+        target = self._targets[index]
         model = target.model or (self._model if self._is_renamed else None)
-        if model is not None and request.json is not None:
-            body = request.json.replace({"model": json.dumps(model).encode()})
-        if isinstance(body, bytes) and (body or request.json is not None):
-            return body, [*request.headers, (b"content-length", b"%d" % len(body))]
-        return body, request.headers
+        try:
+            return await self._asker.ask(
+                target,
+                self._way,
+                model=model,
+                form=self._form(target),
+                is_canary=index == self._canary,
+                hedge=self._way.hedge if learns else None,
+            )
+        except UpstreamFault as fault:
+            self._exchange.note_try(target.endpoint.name, fault.code)
+            raise
+
+    def _form(self, target: Target) -> Form:
+        request = self._request
+        if not request.can_be_bridged:
+            return Form.AS_ASKED
+        if request.wants_stream:
+            return Form.WHOLE if self._is_batch or not target.endpoint.streams else Form.AS_ASKED
+        return Form.STREAM if self._way.aggregates and target.endpoint.streams else Form.AS_ASKED
 
     async def _goes_on(
         self, failure: ProxyError | int, headers: Headers, progress: Progress, attempt: Attempt | None = None
     ) -> bool:
         """Wait for, and prepare, the next try. False if there is none."""
         now = trio.current_time()
-        wait_s = decide(
-            failure,
-            headers,
-            progress,
-            self._way.rules,
-            method=self._request.method,
-            can_repeat=isinstance(self._body, bytes) or not self._body.is_begun,
-            tries=self._tries,
-            candidates=len(self._order),
-            has_other=self._has_other,
-            now=now,
-            wall_now=time.time(),
-            deadline=self._deadline,
-            draw=self._dispatcher.draw,
+        wait_s = (
+            0.0
+            if self._may_change_key(failure, headers, attempt)
+            else decide(
+                failure,
+                headers,
+                progress,
+                self._way.rules,
+                method=self._request.method,
+                can_repeat=self._asker.can_repeat,
+                tries=self._tries,
+                candidates=len(self._order),
+                has_other=self._has_other,
+                now=now,
+                wall_now=time.time(),
+                deadline=self._deadline,
+                draw=self._dispatcher.draw,
+            )
         )
         if wait_s is not None and self._usable and self._way.budget.take(now):
             if wait_s:
@@ -273,37 +349,46 @@ class Course:
             return True
         return self._falls_back(failure, attempt)
 
-    def _falls_back(self, failure: ProxyError | int, attempt: Attempt | None) -> bool:
-        """Go on with another model, if the route names one for this kind of failure."""
-        if not isinstance(self._body, bytes) or self._request.json is None:
+    def _may_change_key(self, failure: ProxyError | int, headers: Headers, attempt: Attempt | None) -> bool:
+        """Whether it is our own key that was refused, and the endpoint has another one. A client that repeats could do
+        nothing about the key, so this also holds where there is nobody else to ask."""
+        if failure not in _KEY_STATUSES or attempt is None or attempt.stay is None or attempt.stay.key is None:
             return False
+        may = self._asker.can_repeat and self._tries < self._way.rules.tries and should_retry(headers) is not False
+        return may and attempt.endpoint.has_key(trio.current_time())
+
+    def _falls_back(self, failure: ProxyError | int, attempt: Attempt | None) -> bool:
+        """Go on with another model, if the route names one for this kind of failure; at last with a whole answer."""
+        if not isinstance(self._request.body, bytes) or self._request.json is None:
+            return False
+        said = attempt.ahead if attempt is not None else b""
         if isinstance(failure, int):
-            kind = class_of_answer(failure, attempt.ahead if attempt is not None else b"")
-        elif isinstance(failure, NoHealthyUpstream):
-            kind = ErrorClass.RATE_LIMIT  # every key is set aside
+            kind = class_of_answer(failure, said)
+        elif isinstance(failure, NoHealthyUpstream | Overloaded):
+            # Without a healthy one it is an outage; else every key is set aside, or there is no room.
+            is_up = any(target.endpoint.health.is_healthy for target in self._targets)
+            kind = ErrorClass.RATE_LIMIT if is_up else ErrorClass.OUTAGE
         else:
             kind = class_of_fault(failure)
         if kind is not None:
             models = [*self._way.fallback.get(kind, ()), *self._fallbacks]
             self._fallbacks = [model for model in models if model not in self._asked]
-        if kind is None or not self._fallbacks:
+            if self._fallbacks:
+                model = self._fallbacks.pop(0)
+                self._exchange.notes["fallback"] = model
+                self._set_out(model)
+                return True
+        refuses_stream = isinstance(failure, int) and blames(said, "stream")
+        if not self._may_ask_whole or not (kind is ErrorClass.OUTAGE or refuses_stream):
             return False
-        model = self._fallbacks.pop(0)
-        self._exchange.notes["fallback"] = model
-        self._set_out(model)
+        self._exchange.notes["batch_fallback"] = self._is_batch = True
+        self._begin_order_anew()
         return True
+
+    def _begin_order_anew(self) -> None:
+        self._tries, self._tried, self._order = 0, set(), []
 
     async def _read_error(self, attempt: Attempt) -> None:
         """Read an error's body where it decides about the fallback; it is passed on all the same."""
-        if self._may_fall_back:
+        if self._may_fall_back or self._may_ask_whole:
             await attempt.read_ahead()
-
-
-def _no_healthy_upstream() -> NoHealthyUpstream:
-    return NoHealthyUpstream("No upstream can be used for this model now; send the request again later.")
-
-
-def _outcome(status: int) -> Outcome:
-    if status < 400:
-        return Outcome.OK
-    return Outcome.FAULT if status >= 500 else Outcome.NEUTRAL

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import httpx
 
 from trioproxy.policy.breaker import Breaker, BreakerRules
+from trioproxy.policy.health import Health
 from trioproxy.policy.keys import KeyRing
 from trioproxy.policy.plan import Ewma
 from trioproxy.telemetry.tally import Tally
@@ -21,8 +22,8 @@ _PREFIX = b"/v1"
 class Endpoint:
     """Where requests go. `base_url` ends with the path that stands for the proxy's `/v1`.
 
-    `connect_s` bounds the opening of a connection that no request asked for. Secrets are in `headers` only, and never
-    in a `repr`. `attempts` counts those that an answer came to.
+    `streams`: whether it can answer with a stream. `connect_s` bounds the opening of a connection that no request asked
+    for. Secrets are in `headers` only, and never in a `repr`. `attempts` counts those that an answer came to.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Endpoint:
         is_anthropic: bool = False,
         max_concurrent: int | None = None,
         max_waiting: int = 0,
+        streams: bool = True,
         attempts: Tally | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -47,10 +49,12 @@ class Endpoint:
         self.connect_s = connect_s
         self.host = self.url.netloc
         self.is_anthropic = is_anthropic
+        self.streams = streams
         self.attempts = attempts if attempts is not None else Tally()
         self.slots = Slots(max_concurrent, max_waiting)
         self.keys = KeyRing(len(keys))
         self.breaker = Breaker(BreakerRules())
+        self.health = Health()
         self.first_content = Ewma()
         self._path = self.url.raw_path.rstrip(b"/")
         self._headers = list(headers)
@@ -66,10 +70,21 @@ class Endpoint:
         """The request target at this origin: ours with another prefix, path and query as the client wrote them."""
         return self._path + target.removeprefix(_PREFIX)
 
+    @property
+    def has_own_key(self) -> bool:
+        """Whether its requests carry a key of its own in place of the client's."""
+        return not self._replaced.isdisjoint((b"authorization", b"x-api-key"))
+
     def has_key(self, now: float) -> bool:
         """Whether a request could be sent with a key: one of its own, or the client's where it has none."""
         count = len(self._keys)
         return count <= 1 or any(self.keys.is_usable(index, now) for index in range(count))
+
+    def first_key(self, now: float) -> int | None:
+        """The key for a request that no client asked for: the first that is usable, or else the first; None if it has
+        none of its own. It is not taken: such a request counts for nothing."""
+        indexes = range(len(self._keys))
+        return next((index for index in indexes if self.keys.is_usable(index, now)), 0 if self._keys else None)
 
     def dress(self, headers: Headers, key: int | None = None) -> Headers:
         """The request's fields for this origin: its host, its own fields and key for the client's."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import httpx
 import trio
 
+from trioproxy.errors import NoHealthyUpstream
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head
 
@@ -36,6 +37,9 @@ class Reachability:
     async def _try(self) -> str | None:
         codes: list[str] = []
         for endpoint in self._endpoints:
+            if not endpoint.health.is_healthy:
+                codes.append(NoHealthyUpstream.code)
+                continue
             try:
                 await endpoint.transport.warm_up(endpoint.url, min(endpoint.connect_s, _LOOK_S))
             except httpx.TransportError as error:

@@ -23,9 +23,14 @@ class Slots:
         return self._free is None or self._free.value > 0
 
     @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return 0 if self._free is None else self._free.statistics().tasks_waiting
+
+    @property
     def may_wait(self) -> bool:
         """Whether a request would get a place, now or later."""
-        return self._free is None or self.has_room or self._free.statistics().tasks_waiting < self._max_waiting
+        return self._free is None or self.has_room or self.waiting < self._max_waiting
 
     async def take(self) -> None:
         """Take a place; waits behind those who came before. Raises Overloaded if too many wait already. If cancelled,

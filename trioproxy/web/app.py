@@ -15,6 +15,7 @@ from werkzeug.routing import Rule
 from trioproxy.errors import MethodNotAllowed, UnknownPath
 from trioproxy.web import probes
 from trioproxy.web.connection import Answer, Incoming, RequestConnection
+from trioproxy.web.models import list_models
 from trioproxy.web.openai import relay_request
 from trioproxy.web.passthrough import pass_through
 from trioproxy.web.service import Desk, Service
@@ -117,6 +118,7 @@ class ProxyApp(RoutedApp[Service]):
         super().__init__(service)
         for path in RELAYED:
             self.add(path.decode("ascii"), _relay_or_pass)
+        self.add("/v1/models", list_models)
         self.add(_BELOW_API, pass_through)
         self.add("/healthz", probes.health)
         self.add("/health", probes.health)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from trioproxy.errors import CancelReason
+from trioproxy.policy.catalog import Catalog
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Lifetime, Timing
 from trioproxy.telemetry.access_log import AccessLog
@@ -11,6 +12,7 @@ from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.metrics import Metrics
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.dispatch import Dispatcher
+from trioproxy.upstream.model_list import ModelLists
 from trioproxy.upstream.reachability import Reachability
 from trioproxy.web.admission import Admission
 
@@ -49,6 +51,7 @@ class Service(Desk):
         dispatcher: knows the upstreams, and the way of each model through them.
         timings: the clocks of a request, by its model.
         reachability: whether the upstream can be reached at all, for `/readyz`.
+        catalog: which models are listed; None: the only upstream's own list passes. `model_lists` are the upstreams'.
         admission: whether there is room for one more request.
         log, metrics: where exchanges go.
         max_body_bytes, max_upload_bytes: bounds of bodies that are held, and that are streamed through.
@@ -58,6 +61,8 @@ class Service(Desk):
     dispatcher: Dispatcher
     timings: Routes[Timing]
     reachability: Reachability
+    catalog: Catalog | None
+    model_lists: ModelLists
     admission: Admission
     log: AccessLog
     metrics: Metrics

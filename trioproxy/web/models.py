@@ -1,0 +1,42 @@
+"""`GET /v1/models` with routes or several upstreams: what the routes name, and what the upstreams behind them list.
+
+With one upstream and no route its own list passes, as every other path does.
+"""
+
+from trioproxy.errors import CancelReason, Draining, ProxyError, UpstreamTotalTimeout
+from trioproxy.web.connection import Incoming
+from trioproxy.web.passthrough import pass_through
+from trioproxy.web.service import Service
+from trioproxy.wire.headers import to_origin
+from trioproxy.wire.models import model_entry, render_models
+
+
+async def list_models(service: Service, incoming: Incoming) -> None:
+    """Answer with the models that can be asked for. An upstream that has no list for us is left out, and logged; if
+    nothing is left, its fault is the answer."""
+    catalog, lifetime = service.catalog, incoming.lifetime
+    if catalog is None or incoming.method not in ("GET", "HEAD"):
+        await pass_through(service, incoming)
+        return
+    service.admission.admit(lifetime.stack)
+    incoming.keep_to(service.timing)
+    with lifetime.traffic:
+        answers = await service.model_lists.ask(catalog.sources, to_origin(incoming.headers))
+    if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
+        raise _stopped(lifetime.stopped)
+    faults = {name: answer for name in catalog.sources if isinstance(answer := answers[name], ProxyError)}
+    lists = {name: answer for name, answer in answers.items() if not isinstance(answer, ProxyError)}
+    if faults:
+        incoming.exchange.notes["left_out"] = [f"{name} {type(fault).code}" for name, fault in faults.items()]
+    models = catalog.fill(lists)
+    if faults and not lists and not models:
+        await incoming.refuse(next(iter(faults.values())))
+        return
+    entries = [entry or model_entry(model, owner) for model, owner, entry in models]
+    await incoming.reply(200, render_models(entries))
+
+
+def _stopped(reason: CancelReason) -> ProxyError:
+    if reason is CancelReason.TOTAL:
+        return UpstreamTotalTimeout("The request took longer than it may take in all.")
+    return Draining("This server is going down; send the request again.")
