@@ -1,5 +1,7 @@
 """A model's name chooses a behaviour."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,20 @@ def test_words_add_up_and_the_later_of_two_wins() -> None:
 def test_numbers_are_milliseconds_and_become_seconds() -> None:
     behaviour = parse_model("t1500-i20")
     assert (behaviour.first_s(), behaviour.gap_s(1)) == (1.5, 0.02)
+
+
+@pytest.mark.parametrize("percent", [1, 5, 7, 33, 50, 99, 100])
+def test_of_any_hundred_requests_so_many_are_late_evenly_spaced(percent: int) -> None:
+    asked = parse_model(f"late{percent}-t20")
+    lates = [asked.of_request(number).is_late for number in range(300)]
+    assert {sum(lates[at : at + 100]) for at in range(200)} == {percent}
+    at = [number for number, is_late in enumerate(lates) if is_late]
+    assert {after - before for before, after in itertools.pairwise(at)} <= {100 // percent, 100 // percent + 1}
+
+
+def test_a_late_request_begins_two_seconds_later_than_its_name_says() -> None:
+    asked = parse_model("late5-t20")
+    assert [asked.of_request(number).first_s() for number in (0, 18, 19, 20)] == [0.02, 0.02, 2.02, 0.02]
 
 
 def test_the_natural_pace_is_the_same_each_time_and_within_its_bounds() -> None:

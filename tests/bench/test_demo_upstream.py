@@ -184,6 +184,16 @@ class TestPace:
             got = await client.post(CHAT, **streaming("demo-n3-t5000-i1000"))
         assert got.times == pytest.approx([5, 5, 6, 7, 7, 7])
 
+    async def test_of_all_requests_some_are_late_whoever_sent_them(self, autojump_clock: Clock) -> None:
+        took: list[float] = []
+        async with origin() as (client, _):
+            for number in range(8):
+                start = trio.current_time()
+                await client.post(CHAT, model="demo-late25-n1-t0", stream=number % 2 == 0)
+                await client.post(CHAT, **streaming("demo-n1-t0"))  # is not counted
+                took.append(trio.current_time() - start)
+        assert took == [0, 0, 0, 2, 0, 0, 0, 2]
+
     async def test_a_whole_answer_takes_as_long_as_a_stream(self, autojump_clock: Clock) -> None:
         async with origin() as (client, _):
             got = await client.post(CHAT, model="demo-n3-t5000-i1000", messages=[])
