@@ -411,3 +411,25 @@ def test_half_a_surrogate_pair_is_forwarded_as_it_came(text: bytes) -> None:
     assert read.replace({"model": b'"n"'}) == body.replace(b'"m"', b'"n"')
     with pytest.raises(BadRequest):
         JsonObject.parse(b'{"a":"' + text + b'","b"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "rest"),
+    [
+        (b'{"a":1,"x":{},"b":2}', b'{"a":1,"b":2}'),
+        (b'{"x": {"a":"}"} , "b":2}', b'{ "b":2}'),
+        (b'{"a":1, "x":[1,2] }', b'{"a":1 }'),
+        (b'{ "x":1}', b"{}"),
+        (b' {"a" : "x" }', b' {"a" : "x" }'),
+    ],
+)
+def test_a_member_is_taken_out_and_all_else_stays_as_it_was(body: bytes, rest: bytes) -> None:
+    assert JsonObject.parse(body).without("x") == rest
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=4), st.integers(0, 4))
+def test_what_is_left_is_the_object_without_the_member(members: dict[str, object], indent: int) -> None:
+    body = json.dumps(members, indent=indent or None).encode()
+    for name in members:
+        rest = json.loads(JsonObject.parse(body).without(name))
+        assert rest == {other: value for other, value in members.items() if other != name}

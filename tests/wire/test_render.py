@@ -13,6 +13,7 @@ from trioproxy.errors import (
     Draining,
     InternalError,
     MethodNotAllowed,
+    PositionGone,
     ProxyError,
     RequestTooLarge,
     UpstreamConnectFailed,
@@ -35,7 +36,9 @@ EVERY_ERROR: list[type[ProxyError]] = [
 
 
 def made(kind: type[ProxyError], message: str = "No.") -> ProxyError:
-    return MethodNotAllowed(message, allow="POST") if kind is MethodNotAllowed else kind(message)
+    if kind is MethodNotAllowed:
+        return MethodNotAllowed(message, allow="POST")
+    return PositionGone(message, first=3, last=5) if kind is PositionGone else kind(message)
 
 
 def answered(error: ProxyError, dialect: Dialect = Dialect.CHAT) -> tuple[int, dict[bytes, bytes], Any]:

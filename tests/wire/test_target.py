@@ -4,7 +4,7 @@ import posixpath
 import re
 import time
 from collections.abc import Callable
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trioproxy.errors import InvalidPath
 from trioproxy.wire.dialect import Dialect
-from trioproxy.wire.target import RELAYED, check_path, dialect_of
+from trioproxy.wire.target import RELAYED, check_path, dialect_of, query_pairs
 
 ROUTES = list(RELAYED)
 
@@ -367,3 +367,27 @@ def test_a_path_may_be_encoded_over_three_times_at_most() -> None:
 )
 def test_a_path_speaks_its_dialect(path: bytes, dialect: Dialect) -> None:
     assert dialect_of(path) is dialect
+
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "pairs"),
+    [
+        (b"/", []),
+        (b"/?", []),
+        (b"/?&&", []),
+        (b"/?a", [(b"a", b"")]),
+        (b"/?a=b=c&a=+%2B%ff", [(b"a", b"b=c"), (b"a", b" +\xff")]),
+        (b"/?a=b?c=d", [(b"a", b"b?c=d")]),
+        (b"/?=b&%61=%zz", [(b"", b"b"), (b"a", b"%zz")]),
+    ],
+)
+def test_a_query_is_names_and_values_in_bytes(target: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+    assert query_pairs(target) == pairs
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1), st.binary())))
+def test_what_a_form_encodes_is_read_again(pairs: list[tuple[bytes, bytes]]) -> None:
+    assert query_pairs(b"/v1/x?" + urlencode(pairs).encode()) == pairs

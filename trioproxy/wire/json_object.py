@@ -94,6 +94,17 @@ class JsonObject:
         pieces.append(self.body[at:])
         return b"".join(pieces)
 
+    def without(self, name: str) -> bytes:
+        """The body without a top-level member; all else stays as it was sent."""
+        if name not in self._spans:
+            return self.body
+        ends = [self.body.index(b"{") + 1, *(end for _, end in self._spans.values())]
+        place = list(self._spans).index(name)
+        if place:  # from behind the value before it
+            return self.body[: ends[place]] + self.body[ends[place + 1] :]
+        rest = self.body[ends[1] :].lstrip(b" \t\n\r").removeprefix(b",")
+        return self.body[: ends[0]] + rest
+
 
 def _read_members(body: bytes) -> tuple[bytes, dict[str, msgspec.Raw]]:
     """What was read, of the same length as the body, and its members.

@@ -22,6 +22,9 @@ RELAYED: dict[bytes, Dialect] = {
 }
 """The five routes whose requests are read, and the dialect that each speaks."""
 
+SOCKETS = frozenset({b"/v1/realtime", b"/v1/responses", b"/v1/stream/ws"})
+"""Where a connection may become a WebSocket's."""
+
 _MAX_DECODINGS = 4  # three layers, and a look that there is no fourth; each one costs a walk along the whole path
 _NO_URI = re.compile(rb"%(?![0-9A-Fa-f]{2})|#")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -79,6 +82,12 @@ def _segments(path: bytes) -> list[bytes]:
 def _normal(segments: list[bytes]) -> bytes:
     """Lower case, since many routers do not mind it, and no empty segments."""
     return b"/" + b"/".join(segment for segment in segments if segment).lower()
+
+
+def query_pairs(target: bytes) -> list[tuple[bytes, bytes]]:
+    """The names and values in a target's query, decoded as a form's are; which bytes that gives is anybody's guess."""
+    pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in target.partition(b"?")[2].split(b"&") if pair]
+    return [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in pairs]
 
 
 def dialect_of(raw_path: bytes) -> Dialect:

@@ -1,0 +1,30 @@
+"""Whether a request comes from a page of another site. PURE.
+
+Any web page can make a browser send requests to a loopback port. The browser says so: in `origin`, and (to loopback and
+over TLS) in `sec-fetch-site`, which also comes with an image's or a script's request, and which no script can set.
+
+Sources: Fetch, "Origin header"; Fetch Metadata Request Headers. Used by `web`.
+"""
+
+from urllib.parse import urlsplit
+
+from trioproxy.wire.headers import Headers, find
+
+_FOREIGN = (b"cross-site", b"same-site")
+"""The same site, but another origin: another port of this machine, say."""
+
+
+def is_foreign(headers: Headers) -> bool:
+    """Whether a page of another origin sent this. A request that says nothing comes from no page, or from our own."""
+    site = find(headers, b"sec-fetch-site")
+    if site is not None:
+        return site.strip().lower() in _FOREIGN
+    origin = find(headers, b"origin")
+    return origin is not None and _authority(origin) != (find(headers, b"host") or b"").lower()
+
+
+def _authority(origin: bytes) -> bytes:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return b""
