@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioproxy.config import Secret
 from trioproxy.config.fit import misfits
 
 A, B = {"base_url": "http://a/v1"}, {"base_url": "http://b/v1", "name": "bee"}
@@ -161,17 +162,54 @@ def test_without_its_problems_every_way_comes_to_an_end(fallbacks: list[list[str
         assert misfits(tree) == []
 
 
+def of_tree(*routes: object, **sections: object) -> list[str]:
+    tree = {"upstream": [A], "route": list(routes), **sections}
+    return [".".join(map(str, place)) + f": {wrong}" for place, wrong in misfits(tree)]
+
+
+ONE_WORKER = (
+    'needs what all workers know, expected state.url = "redis://HOST:PORT", or server.workers = 1, got "memory:"'
+)
+
+
+@pytest.mark.parametrize(("workers", "shown"), [(2, "2"), ("auto", '"auto"'), (10**30, "a whole number (not shown)")])
+def test_workers_share_and_resume_streams_by_redis_only(workers: object, shown: str) -> None:
+    routes = (route(["m"], share=True), route(["n"], resume_s=0.5), route(["o"], share=False, resume_s=0, linger_s=5))
+    problem = f"{ONE_WORKER} and server.workers = {shown}"
+    expected = [f"route.0.share: {problem}", f"route.1.resume_s: {problem}"]
+    server = {"workers": workers}
+    assert of_tree(*routes, server=server) == of_tree(*routes, server=server, state={"url": "memory:"}) == expected
+    for url in ("redis://a", "rediss://a", "env:STATE", Secret("redis://:p@a", "redis://***@a"), 5):
+        assert of_tree(*routes, server=server, state={"url": url}) == []
+    assert of_tree(*routes, server={"workers": 1}) == of_tree(*routes) == []
+    assert of_tree(*routes[2:], server=server) == []
+
+
+@pytest.mark.parametrize("key", ["resume_s", "linger_s"])
+def test_no_stream_goes_on_without_a_reader_beyond_the_hubs_bound(key: str) -> None:
+    assert of_tree(route(["m"], **{key: 300})) == of_tree(route(["m"], **{key: 9}), hub={"resume_max_s": 9}) == []
+    assert of_tree(route(["m"], **{key: 300.5})) == [
+        f"route.0.{key}: is longer than any stream goes on, expected at most hub.resume_max_s = 300.0, got 300.5"
+    ]
+    assert of_tree(route(["m"], **{key: 10}), hub={"resume_max_s": 9}) == [
+        f"route.0.{key}: is longer than any stream goes on, expected at most hub.resume_max_s = 9, got 10"
+    ]
+
+
 JUNK = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["upstream", "x"]), inner),
     max_leaves=5,
 )
 KEYED = (
-    st.dictionaries(st.sampled_from(["models", "targets", "fallback", "canary", "shadow", "name", "base_url"]), JUNK)
+    st.dictionaries(st.sampled_from(["models", "targets", "fallback", "canary", "share", "resume_s", "base_url"]), JUNK)
     | JUNK
 )
 
 
-@given(KEYED | st.lists(KEYED), KEYED | st.lists(KEYED))
-def test_no_tree_crashes_it(upstreams: object, routes: object) -> None:
-    misfits({"upstream": upstreams, "route": routes})
+BESIDE = st.dictionaries(st.sampled_from(["workers", "url", "resume_max_s"]), JUNK) | JUNK
+
+
+@given(KEYED | st.lists(KEYED), KEYED | st.lists(KEYED), BESIDE)
+def test_no_tree_crashes_it(upstreams: object, routes: object, beside: object) -> None:
+    misfits({"upstream": upstreams, "route": routes, "server": beside, "state": beside, "hub": beside})

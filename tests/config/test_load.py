@@ -448,6 +448,8 @@ models = ['a*']
 targets = [{ upstream = "a", model = "b" }, { upstream = "a", weight = 2 }]
 strategy = "weighted"
 sticky = "header:X-Session"
+share = true
+resume_s = 60
 retry = { statuses = [503, "4xx"], repeat_sent = true }
 aggregate = true
 fallback = { outage = ["c", "d"] }
@@ -470,6 +472,9 @@ sticky = "header:x-session"
 aggregate = true
 batch_fallback = false
 continue_after_cut = false
+share = true
+resume_s = 60.0
+linger_s = 0.0
 
 [route.retry]
 tries = 3
@@ -510,6 +515,9 @@ sticky = ""
 aggregate = false
 batch_fallback = false
 continue_after_cut = false
+share = false
+resume_s = 0.0
+linger_s = 0.0
 
 [route.retry]
 tries = 3
@@ -518,7 +526,7 @@ budget = 0.2
 statuses = [408, 409, 429, "5xx"]
 repeat_sent = false
 
-[admin]"""
+[hub]"""
         in shown
     )
     file.write_text(shown)
@@ -571,3 +579,13 @@ def test_numbers_come_from_the_environment_also_where_a_key_may_be_off_or_a_word
     server = load(file, environ=environ).server
     assert (server.max_lag_s, server.max_memory_bytes, server.workers) == (0.5, 1000, 3)
     assert load(file, environ={"TRIOPROXY_SERVER__WORKERS": "auto"}).server.workers == "auto"
+
+
+def test_workers_that_a_flag_adds_need_redis_for_streams_of_the_file(file: Path) -> None:
+    file.write_text(UPSTREAM + "[[route]]\nmodels = ['a']\nshare = true\n")
+    expected = 'expected state.url = "redis://HOST:PORT", or server.workers = 1'
+    assert problems(file, flags={"server.workers": 2}) == [
+        f'trioproxy.toml:route[0].share: needs what all workers know, {expected}, got "memory:" and server.workers = 2'
+    ]
+    redis = {"TRIOPROXY_STATE__URL": "redis://cache"}
+    assert load(file, environ=redis, flags={"server.workers": 2}).state.is_shared

@@ -19,6 +19,7 @@ def refusal(**keys: object) -> str:
 def test_the_defaults_are_those_of_the_documentation() -> None:
     route = route_with()
     assert (route.targets, route.strategy, route.sticky) == ((), "ordered", "")
+    assert (route.share, route.resume_s, route.linger_s) == (False, 0, 0)
     assert route.retry.model_dump() == {
         "tries": 3,
         "max_wait_s": 2,
@@ -69,6 +70,13 @@ def test_statuses_are_listed_one_by_one() -> None:
 @pytest.mark.parametrize("status", [399, 600, "3xx", "500", "5XX", True, 429.0, None])
 def test_what_is_no_status_of_a_failure_is_refused(status: object) -> None:
     assert "is not a status of a failure" in refusal(retry={"statuses": [status]})
+
+
+def test_streams_are_shared_or_not_and_go_on_for_seconds() -> None:
+    route = route_with(share=True, resume_s=60, linger_s=0.5)
+    assert (route.share, route.resume_s, route.linger_s) == (True, 60, 0.5)
+    for wrong in ({"share": 1}, {"share": "auto"}, {"resume_s": -1}, {"resume_s": True}, {"linger_s": "5"}):
+        assert refusal(**wrong)
 
 
 def test_tries_have_bounds() -> None:

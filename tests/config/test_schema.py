@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trioproxy.config import Config, Upstream, Wrong, load, split_bind
+from trioproxy.config import Config, Secret, Upstream, Wrong, load, split_bind
 from trioproxy.config.beside import Canary, Hedge, Shadow
 from trioproxy.config.route import Fallback, Retry, Route, RouteDeadlines, Target
 from trioproxy.config.section import Section
@@ -53,6 +53,13 @@ def parts_of_a_route() -> dict[str, type[Section]]:
     return {"targets": Target, "retry": Retry, "fallback": Fallback, **beside}
 
 
+def plain(value: object) -> object:
+    """A default as the file would say it."""
+    if isinstance(value, Secret):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def uncommented() -> dict[str, Any]:
     return tomllib.loads(re.sub(r"(?m)^#(?=[^\s#])", "", EXAMPLE.read_text("utf-8")))
 
@@ -82,6 +89,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "commit_after_s": 10,
         "commit_before_head_s": None,
         "end": "strict",
+        "coalesce_ms": None,
+        "coalesce_events": 100,
     }
     assert config.route == ()
     assert (config.drain.delay_s, config.drain.timeout_s, config.telemetry.access_log) == (0, 30, "-")
@@ -107,7 +116,7 @@ def test_the_example_file_equals_the_defaults() -> None:
     given_there = tomllib.loads(EXAMPLE.read_text("utf-8"))
     for section, keys in given_there.items():
         default = Config.model_fields[section].default.model_dump(exclude_none=True)
-        assert keys == {key: list(value) if isinstance(value, tuple) else value for key, value in default.items()}
+        assert keys == {key: plain(value) for key, value in default.items()}
 
 
 def test_the_example_file_shows_every_key_and_no_other() -> None:
@@ -128,6 +137,7 @@ def test_what_the_example_file_shows_of_a_route_are_the_defaults() -> None:
     assert (route.strategy, route.sticky, route.retry) == ("ordered", "", Retry())
     assert route.targets[0].weight == 1
     assert not (route.aggregate or route.batch_fallback or route.continue_after_cut)
+    assert (route.share, route.resume_s, route.linger_s) == (False, 0, 0)
     assert route.hedge == Hedge(after_s=2.0)
     for beside, kind in ((route.canary, Canary), (route.shadow, Shadow)):
         assert beside is not None and beside == kind(upstream=beside.upstream, model=beside.model)
@@ -245,6 +255,12 @@ def test_words_are_taken_from_a_closed_set() -> None:
     assert config_with("stream", end="lenient").stream.end == "lenient"
     assert upstream_with(dialect="anthropic").dialect == "anthropic"
     assert refusal("stream", end="Strict") and refusal("upstream", dialect="openapi")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1000.5, float("nan"), True, "50", [50]])
+def test_events_wait_for_a_part_of_a_second(value: object) -> None:
+    assert "expected milliseconds > 0, at most 1000" in refusal("stream", coalesce_ms=value)
+    assert [config_with("stream", coalesce_ms=good).stream.coalesce_ms for good in (0.5, 1000)] == [0.5, 1000]
 
 
 def test_an_access_log_needs_a_folder_that_exists(tmp_path: Path) -> None:

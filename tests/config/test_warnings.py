@@ -73,6 +73,44 @@ def test_what_is_done_with_streams_needs_a_target_that_can_stream(key: str) -> N
     assert told("a") == told("a", "a") == [f"route[0].{key}: means nothing, none of its targets can stream"]
 
 
+def test_a_number_of_events_needs_a_time_to_wait_for_them() -> None:
+    def told(**stream: object) -> list[str]:
+        return warnings(Config.model_validate({"upstream": [{"base_url": "http://a"}], "stream": stream}))
+
+    assert told(coalesce_ms=5, coalesce_events=5) == told(coalesce_ms=5) == []
+    assert told(coalesce_events=100) == [
+        "stream.coalesce_events: means nothing without coalesce_ms, no event ever waits"
+    ]
+
+
+def test_a_lease_needs_others_who_notice() -> None:
+    def told(**state: object) -> list[str]:
+        return warnings(Config.model_validate({"upstream": [{"base_url": "http://a"}], "state": state}))
+
+    assert told(url="redis://a", lease_s=5) == told(url="memory:") == []
+    assert told(lease_s=15) == [
+        "state.lease_s: means nothing without Redis, there is no other replica that could notice"
+    ]
+
+
+def test_no_bound_of_the_hub_is_beyond_another() -> None:
+    def told(**hub: object) -> list[str]:
+        return warnings(Config.model_validate({"upstream": [{"base_url": "http://a"}], "hub": hub}))
+
+    assert told(max_bytes=5, max_total_bytes=5, max_streams=5, max_per_caller=5) == told(max_streams=5) == []
+    assert told(max_bytes=6, max_total_bytes=5, max_streams=5, max_per_caller=6) == [
+        "hub.max_bytes: one stream may hold more than max_total_bytes, which then allows no other beside it",
+        "hub.max_per_caller: means nothing above max_streams",
+    ]
+
+
+def test_of_two_times_without_a_reader_the_longer_one_counts() -> None:
+    assert given({"models": ["m"], "resume_s": 5, "linger_s": 6}, {"models": ["n"], "linger_s": 5}) == []
+    assert given({"models": ["m"], "resume_s": 5, "linger_s": 5}) == [
+        "route[0].linger_s: means nothing beside resume_s, which is no shorter"
+    ]
+
+
 def test_weights_count_for_one_strategy_only() -> None:
     targets = [{"upstream": "a", "weight": 2}]
     assert given({"models": ["m"], "targets": targets, "strategy": "weighted"}) == []

@@ -1,6 +1,7 @@
 """What was given: the schema, loading, secrets. Pure of trio; the only door to pydantic and to the environment."""
 
 from trioproxy.config.beside import Canary, Hedge, Shadow
+from trioproxy.config.hub import Hub, State
 from trioproxy.config.load import chosen_file, environment_with, load, show
 from trioproxy.config.named import NamedModel, named_models, not_listed
 from trioproxy.config.proven import has_proven, proven
@@ -27,12 +28,14 @@ __all__ = [
     "Drain",
     "Fallback",
     "Hedge",
+    "Hub",
     "NamedModel",
     "Retry",
     "Route",
     "Secret",
     "Server",
     "Shadow",
+    "State",
     "Stream",
     "Target",
     "Telemetry",

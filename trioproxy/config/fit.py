@@ -7,12 +7,13 @@ what is wrong in itself is passed over here.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from trioproxy.config.globs import covers
+from trioproxy.config.hub import MEMORY, Hub
 from trioproxy.config.route import Fallback
-from trioproxy.config.secrets import Wrong, shortened, suggested
+from trioproxy.config.secrets import Wrong, got, shortened, suggested
 
 Path = tuple[str | int, ...]
 
@@ -23,7 +24,18 @@ def misfits(tree: Mapping[str, Any]) -> list[tuple[Path, Wrong]]:
     """Every problem, with its place."""
     names = [_name(upstream) for upstream in _list(tree.get("upstream"))]
     routes = [route if isinstance(route, Mapping) else {} for route in _list(tree.get("route"))]
-    return [*_same_names(names), *_targets(routes, names), *_canaries(routes, names), *_loops(routes)]
+    return [
+        *_same_names(names),
+        *_targets(routes, names),
+        *_canaries(routes, names),
+        *_loops(routes),
+        *_known_to_one_worker(tree, routes),
+        *_too_long(tree, routes),
+    ]
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _list(value: object) -> list[Any]:
@@ -147,3 +159,34 @@ def _first_loop(steps: Mapping[str, Iterable[str]]) -> list[str] | None:
         loop: list[str] = error.args[1]
         return loop[:0:-1]  # the way it is walked; its first and last are the same
     return None
+
+
+def _known_to_one_worker(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
+    """Streams to be shared or resumed, where the next request may come to another worker that has never heard of them.
+
+    "auto" stands for several: what is right must not depend on the machine.
+    """
+    workers = _table(tree.get("server")).get("workers", 1)
+    is_alone = not (workers == "auto" or (isinstance(workers, int) and workers > 1))
+    if is_alone or str(_table(tree.get("state")).get("url", MEMORY)) != MEMORY:
+        return
+    expected = 'state.url = "redis://HOST:PORT", or server.workers = 1'
+    found = f'"{MEMORY}" and server.workers = {got(workers)}'
+    for number, route in enumerate(routes):
+        for key in ("share", "resume_s"):
+            if _is_number(value := route.get(key)) and value > 0:
+                yield ("route", number, key), Wrong("needs what all workers know", expected, found)
+
+
+def _too_long(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
+    """Times without a reader beyond what any stream gets."""
+    most = _table(tree.get("hub")).get("resume_max_s", Hub.model_fields["resume_max_s"].default)
+    for number, route in enumerate(routes):
+        for key in ("resume_s", "linger_s"):
+            if _is_number(value := route.get(key)) and _is_number(most) and value > most:
+                expected = f"at most hub.resume_max_s = {got(most)}"
+                yield ("route", number, key), Wrong("is longer than any stream goes on", expected, got(value))
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float))

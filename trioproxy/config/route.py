@@ -184,6 +184,15 @@ class Route(Section):
     continue_after_cut: bool = Field(
         default=False, description="Whether another target goes on with a text that was cut, from where it is."
     )
+    share: bool = Field(
+        default=False, description="Whether requests of the same caller that ask for the same share one stream."
+    )
+    resume_s: SecondsFromZero = Field(
+        default=0.0, description="How long a stream goes on for a client that is gone and may come back, in seconds."
+    )
+    linger_s: SecondsFromZero = Field(
+        default=0.0, description="How long a shared stream goes on when its last reader is gone, in seconds."
+    )
     deadlines: RouteDeadlines = Field(
         default=RouteDeadlines(), description="Any keys of [deadlines]; the others come from there."
     )

@@ -18,9 +18,10 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trioproxy.config.fit import misfits
+from trioproxy.config.hub import Hub, State
 from trioproxy.config.route import Deadlines, Route
 from trioproxy.config.secrets import Secret, Wrong, api_key, got, shortened, surroundings
-from trioproxy.config.section import Count, Seconds, SecondsFromZero, Section, Size, is_host
+from trioproxy.config.section import Count, Millis, Seconds, SecondsFromZero, Section, Size, is_host
 from trioproxy.config.upstream import Upstream
 
 KIB: Final = 1024
@@ -210,6 +211,10 @@ class Stream(Section):
     end: Literal["strict", "lenient"] = Field(
         default="strict", description="Is a stream without its terminal event a fault (strict) or not (lenient)."
     )
+    coalesce_ms: Millis | None = Field(
+        default=None, description="How long events wait for others to go out with; off by default, in milliseconds."
+    )
+    coalesce_events: Count = Field(default=100, description="How many events are written at once, if they wait.")
 
 
 class Drain(Section):
@@ -261,6 +266,8 @@ class Config(Section):
     route: Annotated[tuple[Route, ...], BeforeValidator(_route_list)] = Field(
         default=(), strict=False, description="What holds for some models."
     )
+    hub: Hub = Field(default=Hub(), description="The streams that are kept to be shared and resumed.")
+    state: State = Field(default=State(), description="Where it is kept what all workers and replicas have to know.")
     admin: Admin = Field(default=Admin(), description="The address operators talk to.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What the proxy tells about itself.")
 

@@ -13,6 +13,7 @@ MAX_SECONDS: Final = 1e9
 MAX_COUNT: Final = 1_000_000
 MAX_WEIGHT: Final = 1e6
 MAX_TIMES: Final = 1e6
+MAX_MILLIS: Final = 1_000
 MAX_MODEL_CHARACTERS: Final = 200
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
@@ -66,6 +67,10 @@ def _number(value: object, expected: str, most: float, least: float = 0) -> floa
     return float(value)
 
 
+def _millis(value: object) -> float:
+    return _number(value, f"milliseconds > 0, at most {MAX_MILLIS:g}", MAX_MILLIS, math.ulp(0.0))
+
+
 def _some_share(value: object) -> float:
     return _number(value, "a share above 0, up to 1", 1, math.ulp(0.0))
 
@@ -95,6 +100,7 @@ def is_host(host: str) -> bool:
 
 Seconds = Annotated[float, BeforeValidator(_positive_seconds)]
 SecondsFromZero = Annotated[float, BeforeValidator(lambda value: _seconds(value, "seconds >= 0", 0))]
+Millis = Annotated[float, BeforeValidator(_millis)]
 Size = Annotated[int, BeforeValidator(_size)]
 Count = Annotated[int, BeforeValidator(_positive_count)]
 CountFromZero = Annotated[int, BeforeValidator(lambda value: _count(value, "a number >= 0", 0))]

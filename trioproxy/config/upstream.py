@@ -35,8 +35,9 @@ _PROXY_URL = 'a URL of the form "http://[user:password@]host:port"'
 _HEALTH = 'a path that begins with one "/" (such as "/health"), or "chat"'
 
 
-def _split_url(value: object, schemes: tuple[str, ...], expected: str) -> SplitResult:
-    # Never echoes the URL: a password or a key may be anywhere in it.
+def split_url(value: object, schemes: tuple[str, ...], expected: str) -> SplitResult:
+    """A URL's parts, of one of these schemes, with a host and without a query. Raises Wrong, which never echoes the
+    URL: a password or a key may be anywhere in it."""
     if not isinstance(value, str):
         raise Wrong("is not text", expected, kind_of(value))
     if _VISIBLE.fullmatch(value) is None:
@@ -56,7 +57,7 @@ def _split_url(value: object, schemes: tuple[str, ...], expected: str) -> SplitR
 
 
 def _base_url(value: object) -> str:
-    parts = _split_url(value, ("http", "https"), _BASE_URL)
+    parts = split_url(value, ("http", "https"), _BASE_URL)
     if "@" in parts.netloc:
         raise Wrong("has a user name or password in it", f"{_BASE_URL}; a key goes into api_key", "an @ in it")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -65,7 +66,7 @@ def _base_url(value: object) -> str:
 def _proxy(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
-    parts = _split_url(value, ("http",), _PROXY_URL)
+    parts = split_url(value, ("http",), _PROXY_URL)
     if parts.port is None or parts.path.strip("/"):
         raise Wrong("is not a proxy's address", _PROXY_URL, "no port, or a path behind it")
     login, at, place = parts.netloc.rpartition("@")

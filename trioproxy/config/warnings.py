@@ -10,7 +10,7 @@ from trioproxy.config.secrets import shortened
 def warnings(config: Config) -> list[str]:
     """A line for each, as "key: what"."""
     idle = (*_idle_keys_of_upstreams(config), *_idle_keys_of_routes(config), *_idle_without_streams(config))
-    return [*idle, *_shadowed_globs(config)]
+    return [*idle, *_shadowed_globs(config), *_idle_keys_of_streams(config)]
 
 
 def _idle_keys_of_upstreams(config: Config) -> Iterator[str]:
@@ -59,3 +59,18 @@ def _shadowed_globs(config: Config) -> Iterator[str]:
                 found = f"{by[0]} = {shortened(by[1])} comes before it"
                 yield f"route[{number}].models[{index}]: {shortened(glob)} is never reached, {found}"
         earlier += [(f"route[{number}].models[{index}]", glob) for index, glob in enumerate(route.models)]
+
+
+def _idle_keys_of_streams(config: Config) -> Iterator[str]:
+    stream, hub = config.stream, config.hub
+    if "coalesce_events" in stream.model_fields_set and stream.coalesce_ms is None:
+        yield "stream.coalesce_events: means nothing without coalesce_ms, no event ever waits"
+    if "lease_s" in config.state.model_fields_set and not config.state.is_shared:
+        yield "state.lease_s: means nothing without Redis, there is no other replica that could notice"
+    if hub.max_bytes > hub.max_total_bytes:
+        yield "hub.max_bytes: one stream may hold more than max_total_bytes, which then allows no other beside it"
+    if hub.max_per_caller > hub.max_streams and "max_per_caller" in hub.model_fields_set:
+        yield "hub.max_per_caller: means nothing above max_streams"
+    for number, route in enumerate(config.route):
+        if 0 < route.linger_s <= route.resume_s:
+            yield f"route[{number}].linger_s: means nothing beside resume_s, which is no shorter"
