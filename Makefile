@@ -16,7 +16,7 @@ BENCH := $(PYTHON) -m trioproxy serve --upstream {upstream}/v1 --bind 127.0.0.1:
 help:
 	@echo "make demo    a proxy in front of a simulated upstream: no key, no network"
 	echo "make test    format, lint, types, all tests: what CI runs"
-	echo "make fast    the same without the tests that need real sockets and processes"
+	echo "make fast    the same without real sockets and processes, and without the long sweeps"
 	echo "make bench   measure against a bare relay and the usual tutorial's (ARGS='--workload flat' for one of them)"
 	echo "make chaos   10,000 streams with random fates at both ends, and what must hold afterwards (ARGS='--seed 1')"
 	echo "make lock    renew requirements.lock"
@@ -26,12 +26,14 @@ demo: $(VENV)/.runtime
 	@exec $(PYTHON) -m trioproxy demo $(ARGS)
 
 test: lint types
-	@echo "== tests"
-	$(PYTHON) -m pytest --quiet $(ARGS)
+	@echo "== tests in virtual time, on every core"
+	$(PYTHON) -m pytest --quiet -n auto -m "not loopback" $(ARGS)
+	echo "== tests on real sockets, one at a time"
+	$(PYTHON) -m pytest --quiet -m loopback $(ARGS)
 
 fast: lint types
-	@echo "== tests without loopback"
-	$(PYTHON) -m pytest --quiet -m "not loopback" $(ARGS)
+	@echo "== tests in virtual time, without the long sweeps"
+	$(PYTHON) -m pytest --quiet -n auto -m "not loopback and not sweep" $(ARGS)
 
 lint: $(VENV)/.dev
 	@echo "== format and lint"
@@ -56,7 +58,7 @@ lock: $(VENV)/.dev
 	  echo "# Every runtime dependency with its hashes, for images: pip install --require-hashes -r requirements.lock"
 	  echo "# Written by 'make lock' from pyproject.toml."
 	  $(PYTHON) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --no-header --no-annotate pyproject.toml
+	    --extra redis --no-header --no-annotate pyproject.toml
 	} > $(VENV)/requirements.lock
 	mv $(VENV)/requirements.lock requirements.lock
 
@@ -132,4 +134,8 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.created
 	# The load balancers that tests/loopback starts, with the files of conf/.
 	install_program nginx
 	install_program haproxy
+	# The store of streams that several replicas share.
+	install_program redis-server
+	# The browser whose EventSource it has to suit; the one without a window, which is by far the smaller one.
+	install_program chromium-headless-shell
 	touch $(VENV)/.runtime $@

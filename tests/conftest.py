@@ -1,7 +1,8 @@
 """What holds for every test of the house.
 
-Tests below `tests/loopback` use real sockets, processes and time; they get the mark `loopback`, so that the fast part
-can be run alone. Nothing is ever skipped: a skip, or an expected failure, fails the run.
+Tests below `tests/loopback` use real sockets, processes and time; they get the mark `loopback`, so that they run one at
+a time. Those that play one story at each of its steps get the mark `sweep`, so that the fast part can be run alone.
+Nothing is ever skipped: a skip, or an expected failure, fails the run.
 """
 
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-_LOOPBACK = Path(__file__).resolve().parent / "loopback"
+_TESTS = Path(__file__).resolve().parent
+_LOOPBACK = _TESTS / "loopback"
+_SWEEPS = {_TESTS / "way" / "test_cut_sweep.py", _TESTS / "way" / "test_garbage.py"}
 
 # A law is checked on as many examples on a busy machine as on an idle one; how long one takes is not what it is about.
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)
@@ -17,10 +20,12 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real network."""
+    """Mark what needs a real network, and what is long."""
     for item in items:
         if _LOOPBACK in item.path.parents:
             item.add_marker("loopback")
+        if item.path in _SWEEPS:
+            item.add_marker("sweep")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -10,7 +10,7 @@ The list of folders is the way of a request:
        │ 5 upstream/course     which endpoints, one after the other, and when to give up     │
        │ 6 upstream/attempt    one try at one endpoint ── upstream/transport ────────────────┘
        │ 7 relay/pump          origin bytes → frames → zero-buffer channel; moves the deadlines
-       │ 8 relay/shaper        heartbeat, the honest end → bytes
+       │ 8 relay/shaper        heartbeat, joined events, the honest end → bytes
        ▼ 9 web/body            bytes to Hypercorn, to the client's socket
      client
 

@@ -6,8 +6,10 @@
     │   ├── InvalidKey                downstream  401     invalid_api_key
     │   ├── ForeignOrigin             downstream  403     foreign_origin
     │   ├── UnknownPath               downstream  404     unknown_path
+    │   ├── StreamNotFound            downstream  404     stream_not_found
     │   ├── MethodNotAllowed          downstream  405     method_not_allowed
     │   ├── RequestTimeout            downstream  408     request_timeout
+    │   ├── PositionGone              downstream  410     position_gone
     │   ├── RequestTooLarge           downstream  413     request_too_large
     │   ├── UriTooLong                downstream  414     uri_too_long
     │   ├── ForeignHost               downstream  421     foreign_host
@@ -15,6 +17,8 @@
     │   ├── CodingNotSupported        downstream  501     not_implemented
     │   └── VersionNotSupported       downstream  505     http_version_not_supported
     ├── ClientGone                    downstream  499     client_gone       (log only, nobody is left to read it)
+    ├── ReaderTooSlow                 downstream  503     reader_too_slow   (in band: a reader of a shared stream)
+    ├── StreamStopped                 downstream  503     stream_stopped    (in band: somebody stopped it for everyone)
     ├── UpstreamFault                 upstream            what the origin, or the way to it, did
     │   ├── UpstreamConnectFailed     upstream    502     upstream_connect_failed
     │   ├── UpstreamConnectTimeout    upstream    504     upstream_connect_timeout
@@ -28,6 +32,8 @@
     │   └── UpstreamErrorInStream     upstream    502     upstream_error_in_stream
     ├── NoHealthyUpstream             proxy       503     no_healthy_upstream
     ├── Overloaded                    proxy       503     overloaded
+    ├── HubFull                       proxy       503     hub_full
+    ├── StateUnavailable              proxy       503     state_unavailable
     ├── Draining                      proxy       503     draining
     └── InternalError                 proxy       500     internal_error    (no detail but the request id)
 
@@ -57,6 +63,8 @@ class CancelReason(StrEnum):
     FINISHED = "finished"
     TOTAL = "total"
     HEDGE_LOST = "hedge_lost"
+    ABANDONED = "abandoned"
+    STOPPED = "stopped"
     DRAIN = "drain"
 
 
@@ -122,6 +130,11 @@ class UnknownPath(BadRequest):
     code = "unknown_path"
 
 
+class StreamNotFound(BadRequest):
+    status = 404
+    code = "stream_not_found"
+
+
 class MethodNotAllowed(BadRequest):
     status = 405
     code = "method_not_allowed"
@@ -140,6 +153,18 @@ class RequestTimeout(BadRequest):
     def __init__(self, message: str, *, deadline: Deadline = Deadline.TOTAL) -> None:
         super().__init__(message)
         self.deadline = deadline
+
+
+class PositionGone(BadRequest):
+    """A place in a stream that is not kept any more; `first` and `last` are what is."""
+
+    status = 410
+    code = "position_gone"
+
+    def __init__(self, message: str, *, first: int, last: int) -> None:
+        super().__init__(message)
+        self.first = first
+        self.last = last
 
 
 class RequestTooLarge(BadRequest):
@@ -177,6 +202,18 @@ class ClientGone(ProxyError):
     status = 499
     type = "invalid_request_error"
     code = "client_gone"
+
+
+class ReaderTooSlow(ProxyError):
+    source = Source.DOWNSTREAM
+    status = 503
+    code = "reader_too_slow"
+
+
+class StreamStopped(ProxyError):
+    source = Source.DOWNSTREAM
+    status = 503
+    code = "stream_stopped"
 
 
 class UpstreamFault(ProxyError):
@@ -267,6 +304,18 @@ class NoHealthyUpstream(ProxyError):
 class Overloaded(ProxyError):
     status = 503
     code = "overloaded"
+    retry_after_s = 1
+
+
+class HubFull(ProxyError):
+    status = 503
+    code = "hub_full"
+    retry_after_s = 1
+
+
+class StateUnavailable(ProxyError):
+    status = 503
+    code = "state_unavailable"
     retry_after_s = 1
 
 

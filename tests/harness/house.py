@@ -15,6 +15,7 @@ from tests.harness.origin import Origin, Script
 from trioproxy.config import load
 from trioproxy.net.tcp import close_nowait
 from trioproxy.server.build import House
+from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog
 
 CHAT = b'{"model":"m","messages":[],"stream":true}'
@@ -100,6 +101,7 @@ class Client:
                 answer.headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 answer.body += bytes(event.data)
+                answer.pieces.append(bytes(event.data))
                 answer.times.append(trio.current_time())
             elif isinstance(event, h11.EndOfMessage):
                 answer.is_complete = True
@@ -113,13 +115,15 @@ class Client:
 
 
 class Answer:
-    """An answer as the client saw it; `is_complete` only if its framing said so; `times` of each piece."""
+    """An answer as the client saw it; `is_complete` only if its framing said so; its body also in `pieces`, one for
+    each chunk unless that came in parts, and the `times` of each piece."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
         self.is_complete = False
+        self.pieces: list[bytes] = []
         self.times: list[float] = []
 
 
@@ -133,6 +137,7 @@ class HouseUnderTest:
         flags: Mapping[str, object],
         lockstep: bool,
         file: Path | None = None,
+        store: StreamStore | None = None,
     ) -> None:
         self._nursery = nursery
         self._lockstep = lockstep
@@ -141,7 +146,7 @@ class HouseUnderTest:
         if file is None or "[[upstream]]" not in file.read_text():
             flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
         config = load(file, flags=flags, environ={})
-        self.house = House(config, self.log, open_tcp=self.origin.open_tcp)
+        self.house = House(config, self.log, open_tcp=self.origin.open_tcp, store=store)
         self._serving: list[trio.CancelScope] = []
         self.keeping = trio.CancelScope()
         nursery.start_soon(self._keep)
@@ -179,7 +184,7 @@ class HouseUnderTest:
 
 @asynccontextmanager
 async def open_house(
-    script: Script, *, lockstep: bool = False, file: Path | None = None, **flags: Any
+    script: Script, *, lockstep: bool = False, file: Path | None = None, store: StreamStore | None = None, **flags: Any
 ) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
 
@@ -191,7 +196,7 @@ async def open_house(
     counter = TaskCounter()
     async with trio.open_nursery() as nursery:
         house = HouseUnderTest(
-            nursery, script, {key.replace("__", "."): value for key, value in flags.items()}, lockstep, file
+            nursery, script, {key.replace("__", "."): value for key, value in flags.items()}, lockstep, file, store
         )
         trio.lowlevel.add_instrument(counter)
         try:

@@ -23,7 +23,8 @@ DRAIN = "drain"
 class Story:
     """What the origin does and what the client does, when nothing is cut. `lockstep` is a network that holds nothing:
     a client that does not read stalls its sender. `drains` asks for a sweep with `DRAIN` too. `config` is
-    what a configuration file says. `has_rival`: another client's request is under way before the first step."""
+    what a configuration file says. `has_rival`: another client's request, with `rival_headers`, is under way before the
+    first step. `linger_s`: no stream goes on without a reader for longer than this."""
 
     name: str
     origin: Script
@@ -34,6 +35,8 @@ class Story:
     drains: bool = False
     config: str = ""
     has_rival: bool = False
+    rival_headers: str = ""
+    linger_s: float = 0.1
 
 
 @dataclass
@@ -55,7 +58,7 @@ def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome
             house.origin.refuses = story.refuses
             client, rival = house.connect(), house.connect()
             if story.has_rival:
-                await rival.post()
+                await rival.post(headers=story.rival_headers)
                 await trio.testing.wait_all_tasks_blocked()
             else:
                 rival.leave()
@@ -85,6 +88,9 @@ def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome
             instrument.act = None
             client.leave()
             rival.leave()
+            if house.house.hub.producers.open:
+                await trio.sleep(story.linger_s)
+                assert not house.house.hub.producers.open
         return Outcome(instrument.steps, house.log.exchanges, len(house.origin.visits))
 
     clock = trio.testing.MockClock(autojump_threshold=0)

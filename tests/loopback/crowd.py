@@ -3,7 +3,7 @@
 import json
 import resource
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -31,13 +31,13 @@ def allow_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
-def chat_request(model: str, request_id: str = "") -> bytes:
+def chat_request(model: str, request_id: str = "", headers: Mapping[str, str] | None = None) -> bytes:
     """A request for a stream."""
-    headers = {"x-request-id": request_id} if request_id else None
-    return request_bytes("POST", CHAT, json.dumps(chat(model)).encode(), headers)
+    given = {**({"x-request-id": request_id} if request_id else {}), **(headers or {})}
+    return request_bytes("POST", CHAT, json.dumps(chat(model)).encode(), given)
 
 
-def ask_and_stall(port: int, model: str, request_id: str = "") -> Wire:
+def ask_and_stall(port: int, model: str, request_id: str = "", headers: Mapping[str, str] | None = None) -> Wire:
     """Ask for a stream and read nothing, as a client far away looks that has stopped.
 
     Its segments are Ethernet's: with loopback's 64 KiB the kernel would take a megabyte for it before it stalls.
@@ -49,7 +49,7 @@ def ask_and_stall(port: int, model: str, request_id: str = "") -> Wire:
     try:
         connection.connect(("127.0.0.1", port))
         wire = Wire(connection)
-        wire.send(chat_request(model, request_id))
+        wire.send(chat_request(model, request_id, headers))
     except BaseException:
         connection.close()
         raise

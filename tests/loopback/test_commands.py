@@ -158,6 +158,18 @@ models = ["gpt-*"]
 models = ["gpt-4o"]
 """
 
+SHARED_BY_TWO = """
+[server]
+workers = 2
+
+[[upstream]]
+base_url = "https://api.openai.com/v1"
+
+[[route]]
+models = ["gpt-*"]
+share = true
+"""
+
 
 class TestCheck:
     def test_every_problem_of_a_file_is_told_at_once(self, tmp_path: Path) -> None:
@@ -185,6 +197,20 @@ class TestCheck:
             code, _, err = ended(process)
         assert code == 2
         assert len(err.splitlines()) == 6
+
+    def test_streams_that_workers_share_need_redis(self, tmp_path: Path) -> None:
+        file = tmp_path / "trioproxy.toml"
+        file.write_text(SHARED_BY_TWO)
+        with running("check", str(file)) as checked, running("serve", directory=tmp_path) as served:
+            told = [ended(process) for process in (checked, served)]
+        for code, out, err in told:
+            assert (code, out) == (2, "")
+            assert ":route[0].share: needs what all workers know, " in err and "state.url" in err
+        env = {"TRIOPROXY_STATE__URL": "redis://:pa55@127.0.0.1:1"}
+        with running("check", str(file), "--show", "--offline", env=env) as process:
+            code, out, err = ended(process)
+        assert (code, err) == (0, "")
+        assert 'url = "redis://:***@127.0.0.1:1"' in out and "pa55" not in out
 
     def test_a_good_file_is_ok_and_show_masks_what_is_secret(self, tmp_path: Path) -> None:
         file = tmp_path / "good.toml"

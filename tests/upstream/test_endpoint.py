@@ -97,3 +97,11 @@ async def test_it_is_reached_by_its_proxy_and_with_its_authorities() -> None:
         assert net.asked == [("proxy.test", 3128)]
         await reached.transport.aclose()
         assert net.still_open == []
+
+
+def test_a_client_s_key_among_the_subprotocols_does_not_go_beside_its_own() -> None:
+    offered = [(b"sec-websocket-protocol", b"realtime, openai-insecure-api-key.sk-theirs")]
+    assert endpoint().dress(offered) == [(b"host", b"origin.test"), *offered]
+    own = endpoint(headers=[(b"authorization", b"Bearer own")]).dress(offered)
+    assert (b"sec-websocket-protocol", b"realtime") in own
+    assert b"theirs" not in b"".join(value for _, value in own)

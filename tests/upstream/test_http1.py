@@ -710,3 +710,35 @@ async def test_a_tls_connection_that_has_ended_is_stale() -> None:
             assert connection.is_stale()
             connection.close_nowait()
             assert connection.is_stale()
+
+
+SWITCH = b"HTTP/1.1 101 X\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, len(SWITCH), 1000])
+def test_101_is_an_answer_for_who_asked_for_it_and_what_follows_is_no_http(size: int) -> None:
+    raw = b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCH + EVIL
+    stream = ScriptedStream(raw[at : at + size] for at in range(0, len(raw), size))
+    connection = OriginConnection(stream)
+    connection.begin("GET", may_upgrade=True)
+    run(connection.read_head())
+    assert (connection.status, connection.is_switched, connection.can_be_reused) == (101, True, False)
+    rest = b""
+    while piece := run(stream.receive_some(READ_BYTES)):
+        rest += piece
+    assert connection.behind + rest == EVIL
+
+
+def test_who_asked_for_another_protocol_may_get_an_ordinary_answer() -> None:
+    connection = OriginConnection(ScriptedStream([OK + b"content-length: 2\r\n\r\nno"]))
+    connection.begin("GET", may_upgrade=True)
+    run(connection.read_head())
+    assert (connection.status, connection.take_whole(), connection.can_be_reused) == (200, b"no", True)
+    assert (connection.is_switched, connection.behind) == (False, b"")
+
+
+def test_a_101_that_names_no_protocol_ends_the_connection_s_use_too() -> None:
+    connection = OriginConnection(ScriptedStream([b"HTTP/1.1 101 X\r\ncontent-length: 0\r\n\r\n"]))
+    connection.begin("GET", may_upgrade=True)
+    run(connection.read_head())
+    assert (connection.status, connection.can_be_reused) == (101, False)

@@ -115,3 +115,12 @@ def test_the_usage_is_wanted_only_by_who_asks_for_it(body: bytes, wants: bool) -
 
 def test_a_body_that_was_not_read_wants_no_usage() -> None:
     assert OriginRequest("POST", b"/v1/x", [], b"{}", Dialect.CHAT).wants_usage is False
+
+
+def test_a_websockets_model_stands_in_its_query() -> None:
+    upgrade = [(b"upgrade", b"websocket")]
+    one = OriginRequest("GET", b"/v1/realtime?a=1&model=m", upgrade, b"", Dialect.OTHER)
+    assert one.target_for("other") == b"/v1/realtime?a=1&model=other"
+    assert one.target_for(None) == one.target
+    plain = OriginRequest("GET", b"/v1/files?model=m", [], b"", Dialect.OTHER)
+    assert plain.target_for("other") == plain.target

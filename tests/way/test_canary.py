@@ -139,3 +139,13 @@ async def test_a_request_in_a_dialect_that_a_canary_or_a_shadow_does_not_speak_g
         assert (await ask(house, PLAIN, path)).status == 200
         await trio.sleep(1)
         assert sorted(house.origin.asked) == [*asked]
+
+
+async def test_one_that_loses_every_race_is_slow(ways: Ways, clock: trio.testing.MockClock) -> None:
+    """The clients are answered by the others meanwhile; the canary gets less and less all the same."""
+    hedged = canary("step_s = 100", share=0.5, max_share=0.5) + "hedge = { after_s = 1, budget = 1 }\n"
+    async with opened(ways(hedged), after(0.1, STREAM), after(9, STREAM)) as house:
+        draws(house)
+        for _ in range(200):
+            assert (await ask_stream(house)).status == 200
+        assert steps(house)[0] == (0.5, 0.0)

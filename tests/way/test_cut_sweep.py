@@ -8,6 +8,7 @@ import trio
 from tests.harness.house import Client
 from tests.harness.origin import LAST_CHUNK, OK_STREAM, Visit, chunk
 from tests.harness.sweep import CUTS, DRAIN, Story, play
+from tests.harness.talk import Guest, echo, hosting
 from tests.way.test_main_job import EVENTS
 
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -49,6 +50,19 @@ async def post_stream(client: Client) -> None:
 async def post_whole(client: Client) -> None:
     await client.post(b'{"model":"m"}', "/v1/embeddings")
     await client.answer()
+
+
+async def talk(client: Client) -> None:
+    guest = Guest(client.stream)
+    if not await guest.enter():
+        return
+    for message in ("word", b"bytes" * 10):
+        await guest.send(message)
+        if await guest.hear() is None:
+            return
+    await guest.ping()
+    await guest.close()
+    await guest.hear()
 
 
 async def upload(client: Client) -> None:
@@ -158,6 +172,37 @@ async def be_slow_at_b(visit: Visit) -> None:
     await visit.send(LAST_CHUNK)
 
 
+ME = "authorization: Bearer me\r\n"
+SHARED = ME + "x-trioproxy-share: auto\r\n"
+
+
+async def post_shared(client: Client) -> None:
+    await client.post(headers=SHARED)
+    await client.answer()
+
+
+async def leave_early(client: Client) -> None:
+    await client.post(headers=ME + "x-trioproxy-resume: 60\r\n")
+    await client.read_some()
+    client.leave()
+    await trio.sleep(10)
+
+
+async def come_back(client: Client) -> None:
+    await client.post(headers=ME + "x-trioproxy-resume: 60\r\n")
+    answer = await client.answer()
+    stream = answer.headers.get("x-trioproxy-stream", "none")  # stopped before there was one
+    for method, where in (("GET", "?after=1"), ("DELETE", ""), ("GET", "")):
+        await client.send(f"{method} /v1/streams/{stream}{where} HTTP/1.1\r\nhost: proxy\r\n{ME}\r\n".encode())
+        await client.answer(method)
+
+
+async def block(client: Client) -> None:
+    await client.post(headers=SHARED + "x-trioproxy-slow: block\r\n")
+    await client.read_some()
+    await trio.sleep(10)
+
+
 EARLY = (("stream__commit_before_head_s", 0.7), ("stream__heartbeat_s", 0.7))
 
 TWO = """
@@ -231,6 +276,21 @@ STORIES = [
     Story("a second try that waits for the place of the first", think_first, post_stream, config=BESIDE_ITSELF),
     Story("a shadow beside a stream", be_slow_at_b, post_stream, config=SHADOWED, drains=True),
     Story("a wait for a place", stream_again, post_stream, config=ONE_PLACE, has_rival=True, drains=True),
+    Story("a WebSocket session", hosting(echo), talk, drains=True),
+    Story("a WebSocket session with messages that wait", hosting(echo), talk, lockstep=True, drains=True),
+    Story("a shared stream", stream, post_shared, has_rival=True, rival_headers=SHARED, drains=True),
+    Story("a stream that goes on without its client", stream, leave_early, drains=True, linger_s=61),
+    Story("a stream that is come back to", stream, come_back, drains=True, linger_s=61),
+    Story(
+        "a reader that is waited for",
+        stream,
+        block,
+        (("hub__max_events", 1), ("deadlines__client_stall_s", 3)),
+        lockstep=True,
+        drains=True,
+    ),
+    Story("a shared stream whose origin fails", fail, post_shared, has_rival=True, rival_headers=SHARED),
+    Story("a shared stream of two tries side by side", think_at_a, post_shared, config=HEDGED, drains=True),
     Story("a client that closes half and reads on", stream, close_half, (("server__half_close", "keep"),)),
 ]
 

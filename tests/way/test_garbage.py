@@ -184,3 +184,62 @@ async def test_neither_do_those_that_were_hedged_or_tried_again_or_copied(
             await trio.sleep(20)
 
         assert await rings_of(house, ask) == set()
+
+
+ME = "authorization: Bearer me\r\n"
+SHARED = ME + "x-trioproxy-share: auto\r\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "headers", "flags"),
+    [
+        (two_words, SHARED, {}),
+        (breaks_off, SHARED, {}),
+        (leaves_at_once, SHARED, {}),
+        (refuses, SHARED, {}),
+        (is_silent, SHARED, {"deadlines__idle_s": 2}),
+        (is_silent, SHARED, {"deadlines__total_s": 2}),
+        (is_silent, SHARED, {"server__max_streams": 1}),
+        (is_silent, SHARED, {"hub__max_total_bytes": 1}),
+        (two_words, ME + "x-trioproxy-resume: 2\r\n", {}),
+        (is_silent, ME + "x-trioproxy-resume: 2\r\n", {}),
+    ],
+)
+@pytest.mark.parametrize("leaves_after_s", [0.5, 100])
+async def test_neither_do_shared_streams_nor_their_readers(
+    script: Script, headers: str, flags: dict[str, Any], leaves_after_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_house(script, hub__retain_s=1, **flags) as house:
+
+        async def read() -> None:
+            client = house.connect()
+            with trio.move_on_after(leaves_after_s):
+                await client.post(headers=headers)
+                await client.answer()
+            client.leave()
+
+        async def ask() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                nursery.start_soon(read)
+            await trio.sleep(20)
+            assert not house.house.hub.streams
+
+        assert await rings_of(house, ask) == set()
+
+
+async def test_neither_do_streams_that_were_come_back_to(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_house(two_words, hub__retain_s=1) as house:
+
+        async def ask() -> None:
+            client = house.connect()
+            await client.post(headers=ME + "x-trioproxy-resume: 9\r\n")
+            stream = (await client.answer()).headers["x-trioproxy-stream"]
+            for method, where in (("GET", ""), ("GET", "?after=1"), ("GET", "?after=x"), ("DELETE", "")):
+                line = f"{method} /v1/streams/{stream}{where} HTTP/1.1"
+                await client.send(f"{line}\r\nhost: proxy\r\n{ME}\r\n".encode())
+                await client.answer(method)
+            client.leave()
+            await trio.sleep(20)
+
+        assert await rings_of(house, ask) == set()

@@ -9,15 +9,18 @@ from typing import Protocol
 import trio
 
 from trioproxy.errors import CancelReason
+from trioproxy.policy.joining import Joining
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers
 from trioproxy.wire.json_object import JsonObject
+from trioproxy.wire.messages import Close, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The relay's clocks, in seconds. What each means is in `conf/trioproxy.toml`."""
+    """The relay's clocks, in seconds. What each means is in `conf/trioproxy.toml`. Events wait for `coalesce_s` (0: not
+    at all), or until they are `coalesce_events`, to be written together."""
 
     connect_s: float = 5.0
     head_s: float = 600.0
@@ -29,12 +32,19 @@ class Timing:
     commit_after_s: float = 10.0
     commit_before_head_s: float = inf
     is_strict: bool = True
+    coalesce_s: float = 0.0
+    coalesce_events: int = 100
+
+    def joining(self) -> Joining | None:
+        """What is to hold the events of one stream; None if none waits."""
+        return Joining(self.coalesce_s, self.coalesce_events) if self.coalesce_s else None
 
 
 @dataclass(slots=True)
 class Call:
     """One request, read and understood. `target` is as the client wrote it, query and all; `headers` are those for the
-    origin; `body` is held, or comes piece by piece; `json` is a held one's top level."""
+    origin; `body` is held, or comes piece by piece; `json` is a held one's top level; `socket` is what an answer of 101
+    is made with, where the client asked for one."""
 
     method: str
     target: bytes
@@ -44,6 +54,34 @@ class Call:
     user_agent: bytes
     exchange: Exchange
     json: JsonObject | None = None
+    socket: "ClientSocket | None" = None
+
+
+class ClientSocket(Protocol):
+    """A client's end of a WebSocket; `net/websocket.WebSocket` says what its other methods do.
+
+    Attributes:
+        is_sending: a send is under way, which nothing but the end of the connection can end.
+        failed_with: the code with which the client was told that it broke the rules, if it did.
+    """
+
+    @property
+    def is_sending(self) -> bool: ...
+
+    @property
+    def failed_with(self) -> int | None: ...
+
+    async def accept(self, subprotocol: bytes | None, headers: Headers) -> None:
+        """Answer the handshake. Raises BadRequest if the client did not wait for that."""
+        ...
+
+    async def receive(self) -> Message | Close: ...
+
+    async def send(self, message: Message) -> None: ...
+
+    async def close(self, close: Close) -> None: ...
+
+    async def tend(self) -> None: ...
 
 
 class Lifetime:

@@ -42,6 +42,12 @@ def error_head(exchange: Exchange, attempt: Attempt, length: int) -> Headers:
     return _kept(attempt) + framing + _own_fields(exchange, attempt)
 
 
+def switched_head(exchange: Exchange, attempt: Attempt) -> Headers:
+    """For a connection that becomes a WebSocket's, beside the fields of the handshake."""
+    kept = [header for header in to_client(attempt.headers) if not header[0].startswith(b"sec-websocket-")]
+    return [header for header in kept if header[0] != b"date"] + _own_fields(exchange, attempt)
+
+
 def _kept(attempt: Attempt) -> Headers:
     return [header for header in to_client(attempt.headers) if header[0] not in _REPLACED]
 

@@ -30,14 +30,18 @@ class Piece:
     Attributes:
         at_border: a comment may be written behind this piece.
         is_last: the stream is over with it, whatever the origin does next.
+        may_wait: it may be held for a moment to be written with others; only where that is asked for at all.
+        events: how many end in it; known if it may wait.
     """
 
-    __slots__ = ("at_border", "data", "is_last")
+    __slots__ = ("at_border", "data", "events", "is_last", "may_wait")
 
     def __init__(self, data: bytes, at_border: bool = False, is_last: bool = False) -> None:
         self.data = data
         self.at_border = at_border
         self.is_last = is_last
+        self.may_wait = False
+        self.events = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Pump:
         self._heard = inf  # since when no event has come, less the time we waited for the client; inf before the first
         self._read_at = 0.0
         self._events = 0
+        self._handed_over = 0  # how many of them, where pieces may wait
         self._has_content = False
         self._is_sooner = False  # the deadline has come nearer than the scope's
         self.first_content_at: float | None = None
@@ -139,19 +144,35 @@ class Pump:
             self._has_content = True
             self._heard = self._read_at
             return Piece(data)
+        has_content = self._has_content
         follower.framer.feed(data)
         if follower.framer.events != self._events:
             self._note_event(follower)
         is_last = follower.watch.saw_done and follower.watch.ends_at_once
         if follower.transcript is None:
-            return Piece(data, follower.framer.at_border, is_last)
+            piece = Piece(data, follower.framer.at_border, is_last)
+            if self._timing.coalesce_s:
+                self._let_wait(piece, follower, has_content)
+            return piece
         shown = follower.transcript.feed(data)
         if follower.transcript.saw_error:  # it has failed, whatever comes behind it
             self._is_sooner, is_last = True, False
         elif is_last:
             shown += follower.transcript.finish()
         at_border = follower.framer.at_border or follower.transcript.shows_whole_events
-        return Piece(shown, at_border, is_last) if shown or is_last else None
+        if not shown and not is_last:
+            return None
+        piece = Piece(shown, at_border, is_last)
+        if self._timing.coalesce_s:
+            self._let_wait(piece, follower, has_content)
+        return piece
+
+    def _let_wait(self, piece: Piece, follower: Follower, has_content: bool) -> None:
+        """Say whether a piece may wait: it is neither the first content (`has_content`: that came before it) nor the
+        stream's end."""
+        piece.may_wait = has_content and not follower.watch.saw_done
+        piece.events = follower.framer.events - self._handed_over
+        self._handed_over = follower.framer.events
 
     def _finish(self) -> End:
         if self._follower is not None:

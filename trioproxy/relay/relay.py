@@ -7,6 +7,7 @@ from trioproxy.errors import (
     Draining,
     InternalError,
     ProxyError,
+    StreamStopped,
     UpstreamErrorInStream,
     UpstreamFault,
     UpstreamTotalTimeout,
@@ -17,6 +18,7 @@ from trioproxy.relay.copier import Copier
 from trioproxy.relay.heads import error_head, event_stream_head, json_head, plain_head
 from trioproxy.relay.opening import Opening
 from trioproxy.relay.pump import End, Follower, Piece, Pump
+from trioproxy.relay.session import Session
 from trioproxy.relay.shaper import Cut, ErrorInside, Shaper
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.upstream.attempt import Attempt
@@ -45,7 +47,7 @@ async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Li
     except ProxyError as fault:
         error = fault.with_traceback(None)  # that holds this frame, which holds the error: a ring
     if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
-        error = _stopped(lifetime.stopped)
+        error = stopped(lifetime.stopped)
     if error is None or downstream.is_finished:
         return
     if downstream.has_head:
@@ -66,7 +68,7 @@ class _Tries:
         self._lifetime = lifetime
         self._downstream = downstream
         self.attempt: Attempt | None = None
-        self.answer: Opening | Shaper | Copier | Aggregator = opening
+        self.answer: Opening | Shaper | Copier | Aggregator | Session = opening
         may_continue = opening.may_continue and call.dialect in CONTINUED
         self._transcript = Transcript(call.dialect, call.json) if may_continue and call.json is not None else None
         self._cut: UpstreamFault | None = None  # behind which the present attempt goes on
@@ -78,6 +80,12 @@ class _Tries:
         if self._cut is not None:
             self._events = call.exchange.events
         attempt = self.attempt = await self._open()
+        if call.socket is not None and attempt.status == 101:
+            session = Session(call, call.socket, attempt, downstream, self._timing, self._lifetime)
+            await session.open()
+            self.answer = session
+            await session.run()
+            return False
         if (whole := _whole(call, attempt)) is not None:
             downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
             await downstream.finish(whole)
@@ -178,12 +186,15 @@ async def refuse(error: ProxyError, dialect: Dialect, exchange: Exchange, downst
     await downstream.finish(body)
 
 
-def _stopped(reason: CancelReason) -> ProxyError:
+def stopped(reason: CancelReason) -> ProxyError:
+    """What a client is told of a request that was stopped."""
     match reason:
         case CancelReason.TOTAL:
             return UpstreamTotalTimeout("The request took longer than it may take in all.")
         case CancelReason.DRAIN:
             return Draining("This server is going down; send the request again.")
+        case CancelReason.STOPPED:
+            return StreamStopped("This stream was stopped.")
         case _:
             return InternalError("The request was stopped.")
 

@@ -1,8 +1,9 @@
 """The shaper: takes what the pump read and writes it to the client, in the request's own task.
 
-It decides when the head goes out, writes a heartbeat when the origin is silent, and ends the answer honestly: cleanly
-only if the origin ended cleanly *and* the dialect's terminal was seen. Otherwise the client gets the dialect's error
-event and a connection that is cut. It changes, drops and adds nothing else.
+It decides when the head goes out, joins events into one write if that is wanted, writes a heartbeat when the origin is
+silent, and ends the answer honestly: cleanly only if the origin ended cleanly *and* the dialect's terminal was seen.
+Otherwise the client gets the dialect's error event and a connection that is cut. It changes, drops and adds nothing
+else.
 """
 
 import re
@@ -68,6 +69,7 @@ class Shaper:
         self._quiet_since = quiet_since or 0.0  # when the last bytes went out
         self._at_border = True
         self._waits_for_content = waits_for_content
+        self._joining = timing.joining()
 
     async def run(self, channel: Channel, status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
@@ -82,7 +84,7 @@ class Shaper:
         if isinstance(item, End):
             await self._end(item)
         else:
-            await self._downstream.finish(item.data)
+            await self._downstream.finish(self._behind_held(item.data))
             await self._pump.drained.wait()
 
     async def break_off(self, error: ProxyError) -> None:
@@ -91,6 +93,7 @@ class Shaper:
         In the middle of an event that event is ended first: clients that drop what they cannot read then still see the
         error, and the others raise on the half event.
         """
+        await self._write_held()
         if self._transcript is not None and (rest := self._transcript.finish()):
             await self._downstream.send(rest)
             self._at_border = self._framer.at_border
@@ -134,7 +137,7 @@ class Shaper:
 
     async def _flow(self, channel: Channel, item: Piece) -> Piece | End:
         """Relay pieces until the last one, which is returned unsent, or the end."""
-        downstream = self._downstream
+        downstream, joining = self._downstream, self._joining
         if item.is_last:
             return item
         if item.data or not downstream.has_head:
@@ -143,20 +146,52 @@ class Shaper:
             self._quiet_since = trio.current_time()
         while True:
             # As in the pump: one scope for many pieces, which looks when it fires. A send is not cut short by it.
-            with trio.CancelScope(deadline=self._quiet_since + self._timing.heartbeat_s):
+            with trio.CancelScope(deadline=self._due) as scope:
                 while True:
                     next_item = await channel.receive()
                     if isinstance(next_item, End) or next_item.is_last:
                         return next_item
-                    await downstream.send(next_item.data)
+                    if next_item.may_wait and self._holds(next_item):
+                        scope.deadline = min(scope.deadline, self._due)
+                        continue
+                    await downstream.send(next_item.data if joining is None else joining.take(next_item.data))
                     self._at_border = next_item.at_border
                     self._quiet_since = trio.current_time()
             await self._keep_alive()
 
+    @property
+    def _due(self) -> float:
+        """When there is something to write though nothing comes: what is held, or else a heartbeat."""
+        if self._joining is not None and self._joining.is_holding:
+            return self._joining.due
+        return self._quiet_since + self._timing.heartbeat_s
+
+    def _holds(self, piece: Piece) -> bool:
+        """Hold a piece that may wait; False if it is not to wait after all."""
+        assert self._joining is not None
+        if not self._joining.has_room_for(piece.data, piece.events):
+            return False
+        self._joining.hold(piece.data, piece.events, trio.current_time())
+        self._at_border = piece.at_border
+        return True
+
+    def _behind_held(self, data: bytes) -> bytes:
+        """What is to be written: all that is held, which then is not any more, and these bytes."""
+        return data if self._joining is None else self._joining.take(data)
+
+    async def _write_held(self) -> None:
+        if held := self._behind_held(b""):
+            await self._downstream.send(held)
+            self._quiet_since = trio.current_time()
+
     async def _keep_alive(self) -> None:
-        """Write a comment if the stream was silent for long enough and stands where one harms nobody."""
+        """Write what was held for long enough; else a comment, if the stream was silent for long enough and stands
+        where one harms nobody."""
         now = trio.current_time()
-        if now < self._quiet_since + self._timing.heartbeat_s:
+        if now < self._due:
+            return
+        if self._joining is not None and self._joining.is_holding:
+            await self._write_held()
             return
         self._quiet_since = now
         if self._at_border and not self._framer.saw_id:
@@ -169,12 +204,13 @@ class Shaper:
         if fault is not None:
             self._attempt.note_fault(fault)
             if self._transcript is not None and self._transcript.can_continue:
+                await self._write_held()
                 raise Cut(fault)
             await self.break_off(fault)
             return
         if not self._watch.may_end:
             self._call.exchange.notes["ended_without_terminal"] = True
-        await self._downstream.finish(b"" if self._transcript is None else self._transcript.finish())
+        await self._downstream.finish(self._behind_held(b"" if self._transcript is None else self._transcript.finish()))
 
     def _truncated(self) -> UpstreamTruncated:
         name = self._attempt.endpoint.name
@@ -186,6 +222,16 @@ async def send_heartbeat(call: Call, downstream: Downstream, line_end: bytes = b
     is_old_go = _OLD_GO.match(call.user_agent) is not None
     await downstream.send(b":" + line_end if is_old_go else b": keep-alive" + line_end + line_end)
     call.exchange.heartbeats += 1
+
+
+LOST = b": lost "
+"""How a comment begins that tells how many events a reader lost."""
+
+
+async def send_comment(text: bytes, call: Call, downstream: Downstream, line_end: bytes = b"\n") -> None:
+    """Write a comment that says something; the stream has to stand at a border."""
+    is_old_go = _OLD_GO.match(call.user_agent) is not None
+    await downstream.send(b": " + text + line_end + (b"" if is_old_go else line_end))
 
 
 async def send_error_event(

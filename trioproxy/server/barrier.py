@@ -33,6 +33,13 @@ class CrashBarrier:
             close()
             self._report(error, "connection crashed")
 
+    async def run_job(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run what no connection waits for: a bug in it ends it, and nothing else."""
+        try:
+            await run()
+        except BaseException as error:
+            self._report(error, "background job crashed")
+
     async def run_request(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         """Run the ASGI app for one request. If it crashes before its answer began, the client is told; an answer that
         is left unfinished is cut."""

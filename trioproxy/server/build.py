@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
 from math import inf
+from secrets import token_bytes
 from typing import Any
 
 import trio
 
 from trioproxy.config import Canary as CanarySection
-from trioproxy.config import Config, Deadlines, Route, Stream, Upstream
+from trioproxy.config import Config, Deadlines, Route, Stream, Upstream, is_loopback, split_bind
 from trioproxy.config.schema import Tls
+from trioproxy.hub.hub import Hub, HubBounds
+from trioproxy.hub.replicas import Replicas
 from trioproxy.policy.breaker import State
 from trioproxy.policy.budget import RetryBudget
 from trioproxy.policy.canary import Canary, CanaryRules
@@ -22,9 +25,11 @@ from trioproxy.policy.plan import Strategy
 from trioproxy.policy.retry import RetryRules
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
+from trioproxy.server import backpressure
 from trioproxy.server.connection import Limits
 from trioproxy.server.listener import Listener
 from trioproxy.server.upstreams import told
+from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.load import Load, open_descriptors, resident_bytes
@@ -43,13 +48,23 @@ from trioproxy.upstream.way import CanaryTarget, ShadowTarget, Target, Way
 from trioproxy.web.admission import Admission
 from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
-from trioproxy.web.service import Service
+from trioproxy.web.service import Service, Sharing
 
 
 class House:
     """Everything that serves, put together and not started."""
 
-    def __init__(self, config: Config, log: AccessLog, *, open_tcp: OpenTcp = open_tcp) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: AccessLog,
+        *,
+        open_tcp: OpenTcp = open_tcp,
+        store: StreamStore | None = None,
+        token_secret: bytes | None = None,
+    ) -> None:
+        """`store` is where all replicas look for streams; None: there is no other. `token_secret` is that of all
+        workers; None: one of its own."""
         self.config = config
         self.log = log
         send_structlog_to(log)
@@ -62,7 +77,9 @@ class House:
         timings = _timings(config)
         self.load = Load(max_lag_s=config.server.max_lag_s, max_memory_bytes=config.server.max_memory_bytes)
         self.metrics = Metrics()
-        self.shadows = Shadows(self._note_shadow)
+        self.shadows = Shadows(self._note_shadow, self._guard)
+        self.hub = Hub(self._guard, _hub_bounds(config))
+        self.replicas = None if store is None else Replicas(self.hub, store)
         dispatcher = Dispatcher(list(self.endpoints.values()), _ways(config, self.endpoints), self.shadows)
         self.service = Service(
             dispatcher=dispatcher,
@@ -71,12 +88,18 @@ class House:
             model_lists=ModelLists(list(self.endpoints.values())),
             timing=timings.general,
             timings=timings,
+            sharing=_sharing(config),
+            hub=self.hub,
+            replicas=self.replicas,
+            sees_all=store is not None or config.server.workers == 1,
             admission=Admission(max_streams=config.server.max_streams, load=self.load, metrics=self.metrics),
             log=log,
             metrics=self.metrics,
             max_body_bytes=config.server.max_body_bytes,
             max_upload_bytes=config.server.max_upload_bytes,
             trusted_proxies=tuple(ip_network(network) for network in config.server.trusted_proxies),
+            token_secret=(token_secret or token_bytes(32)) if _have_keys(config) else None,
+            refuses_foreign_pages=any(is_loopback(split_bind(bind)[0]) for bind in config.server.bind),
         )
         self.app = ProxyApp(self.service)
         self.listener = Listener(
@@ -93,14 +116,18 @@ class House:
             for upstream in self.config.upstream
             if (check := _health_check(upstream)) is not None
         ]
-        return [self.pool.reap, self.load.watch, self.shadows.run, *checks]
+        shared = [] if self.replicas is None else [self.replicas.run, self.replicas.keep_store]
+        return [self.pool.reap, self.load.watch, self.shadows.run, self.hub.run, *shared, *checks]
+
+    async def _guard(self, run: Callable[[], Awaitable[None]]) -> None:
+        await self.listener.barrier.run_job(run)
 
     def _note_shadow(self, record: Exchange) -> None:
         self.log.put("shadow", record.line())
         self.metrics.shadow(record)
 
     def answer(self, what: str) -> Any:
-        """Answer a question of the supervisor's: "alive", "metrics", "upstreams" or "resources"."""
+        """Answer a question of the supervisor's: "alive", "metrics", "upstreams", "backpressure" or "resources"."""
         match what:
             case "alive":
                 return True
@@ -108,6 +135,8 @@ class House:
                 return list(self._families())
             case "upstreams":
                 return told(self.endpoints, trio.current_time())
+            case "backpressure":
+                return backpressure.told(self.hub)
             case _:
                 return self._resources()
 
@@ -117,6 +146,7 @@ class House:
             "requests": self.service.requests,
             "permits": self.service.admission.permits,
             "attempts": self.attempts,
+            "productions": self.hub.producers,
             "upstream_connections": self.pool.connections,
         }
 
@@ -147,11 +177,36 @@ class House:
         breakers = {name: float(one.breaker.state(now) is not State.CLOSED) for name, one in self.endpoints.items()}
         yield states("trioproxy_breaker_open", "Upstreams that are left alone for now.", breakers, "upstream")
         yield states("trioproxy_streams_open", "Answers of upstreams that are being relayed.", streams, "upstream")
+        yield from backpressure.families(self.hub)
         yield state("trioproxy_event_loop_lag_seconds", "How late the event loop was lately.", self.load.lag_s)
         yield state("trioproxy_resident_memory_bytes", "Resident memory.", self.load.memory_bytes)
         yield state("trioproxy_tasks", "Tasks that are alive.", trio.lowlevel.current_statistics().tasks_living)
         yield state("trioproxy_crashes", "Crashes that were caught.", self.listener.barrier.crashes, "counter")
         yield state("trioproxy_log_lines_dropped", "Log lines that were lost.", self.log.dropped, "counter")
+
+
+def _have_keys(config: Config) -> bool:
+    """Whether a request without a key of its client's can be answered: some upstream has one of its own."""
+    return any(upstream.api_key for upstream in config.upstream)
+
+
+def _hub_bounds(config: Config) -> HubBounds:
+    hub = config.hub
+    return HubBounds(
+        max_events=hub.max_events,
+        max_bytes=hub.max_bytes,
+        max_total_bytes=hub.max_total_bytes,
+        max_streams=hub.max_streams,
+        max_per_caller=hub.max_per_caller,
+        retain_s=hub.retain_s,
+        resume_max_s=hub.resume_max_s,
+    )
+
+
+def _sharing(config: Config) -> Routes[Sharing]:
+    """What each route says of sharing and resuming."""
+    routes = [(route.models, Sharing(route.share, route.resume_s, route.linger_s)) for route in config.route]
+    return Routes(routes, Sharing())
 
 
 def limits_of(config: Config) -> Limits:
@@ -199,6 +254,8 @@ def _timing(deadlines: Deadlines, stream: Stream) -> Timing:
         commit_after_s=stream.commit_after_s,
         commit_before_head_s=inf if early is None else early,
         is_strict=stream.end == "strict",
+        coalesce_s=(stream.coalesce_ms or 0.0) / 1000,
+        coalesce_events=stream.coalesce_events,
     )
 
 

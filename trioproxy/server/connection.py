@@ -86,6 +86,7 @@ class RequestTasks(TaskGroup):
         stream.inbox = inbox = Inbox(self._abort, stream.protocol.ask_for_body, patience_s=self._body_idle_s)
         scope["extensions"]["trioproxy.departure"] = inbox
         scope["extensions"]["trioproxy.target"] = stream.target
+        scope["extensions"]["trioproxy.socket"] = stream.socket
         assert self._nursery is not None
         self._nursery.start_soon(self._barrier.run_request, app, scope, inbox.receive, send)
         return inbox.put
@@ -251,7 +252,7 @@ class ClientConnection(TCPServer):
                     break
                 await self.protocol.give_up_head()
             elif not data:
-                if self._limits.keeps_half_open and not self._is_ending:
+                if self._limits.keeps_half_open and not self._is_ending and self.protocol.socket is None:
                     await self._outlast_end_of_file()
                 break
             elif not self._is_ending:
@@ -286,8 +287,9 @@ class ClientConnection(TCPServer):
             if self._has_left is not None and self._has_left():
                 return False
             with trio.move_on_after(_LOOK_AFTER_S) as self._reading:
-                if self.protocol.stream is not None:
-                    await self.protocol.stream.inbox.taken.wait()
+                taken = self.protocol.taken
+                if taken is not None:
+                    await taken.wait()
                 else:
                     await trio.sleep_forever()
             if self.protocol.is_behind and self.protocol.stream is None:

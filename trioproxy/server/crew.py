@@ -65,6 +65,7 @@ class Worker:
         sockets: Sequence[socket.socket],
         on_ready: Callable[[], None],
         command: Sequence[str],
+        secret: bytes,
     ) -> None:
         self.slot = slot
         self.ready = trio.Event()
@@ -84,7 +85,11 @@ class Worker:
         self._link = Link(TcpStream(ours))
         self._questions = Questions(self._link)
         numbers = [listening.fileno() for listening in sockets]
-        self._setup: Message = {"config": base64.b64encode(pickle.dumps(config)).decode("ascii"), "sockets": numbers}
+        self._setup: Message = {
+            "config": base64.b64encode(pickle.dumps(config)).decode("ascii"),
+            "sockets": numbers,
+            "secret": secret.hex(),
+        }
 
     @property
     def pid(self) -> int:
@@ -185,15 +190,17 @@ class Crew:
         on_end: Callable[[Worker], None],
         *,
         command: Sequence[str] = WORKER,
+        secret: bytes = b"",
     ) -> None:
         """`sockets` holds each slot's, which listen once all workers are ready; `on_end` is called with every worker
-        that has ended."""
+        that has ended. `secret` makes one worker's tokens good at all others; empty: at none of them."""
         self.config = config
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
         self._sockets = sockets
         self._on_end = on_end
         self._command = command
+        self._secret = secret
         self._leaving = trio.Event()
         self._is_up = False
         self._failed_starts = 0
@@ -282,7 +289,7 @@ class Crew:
     async def _live(self, slot: int, on_ready: Callable[[], None]) -> tuple[Worker | None, str]:
         """One worker's life: the worker, None if no process could be started, and what it ended of."""
         try:
-            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command)
+            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command, self._secret)
         except OSError as error:
             return None, f"no process can be started: {error.strerror}"
         self.workers[slot] = worker

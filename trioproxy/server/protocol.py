@@ -2,7 +2,8 @@
 
 * Bytes behind a request (pipelining, or just a quick keep-alive client) do not stop the reader, so the client's
   departure stays visible; they wait, bounded, and are served in order after the answer.
-* No h2c: `Upgrade: h2c` is ignored and the HTTP/2 preface is refused; there is no way to another protocol's code.
+* No h2c: `Upgrade: h2c` is ignored and the HTTP/2 preface is refused; there is no way to Hypercorn's other protocols.
+* A wish for a WebSocket is an ordinary request until its route takes the `ClientSocket` that comes with it.
 * Requests are read by `strict.StrictConnection`: what two readers could read in two ways is refused.
 * Body pieces are framed here instead of going through h11 one by one, the head waits for the first piece, and the last
   piece carries the end: an answer of known length is one write.
@@ -22,17 +23,21 @@ from typing import Any
 
 import h11
 import structlog
-from hypercorn.events import Closed, Updated
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.utils import suppress_body
 
 from trioproxy.errors import BadRequest, Deadline, ProxyError, RequestTimeout
+from trioproxy.server.client_socket import ClientSocket
 from trioproxy.server.inbox import Inbox, Message
 from trioproxy.server.strict import ChunkReader, StrictConnection
 from trioproxy.wire import render
 from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.headers import Headers
+from trioproxy.wire.upgrade import answer_fields, check_wish, wants_socket
 
 MAX_WAITING_BYTES = 65536
 """How much may wait unread, of a body that the app does not take or behind a request, before reading stops."""
@@ -48,11 +53,13 @@ def _date(second: int) -> bytes:
 
 
 class RequestStream(HTTPStream):
-    """One request's app: its messages in (`inbox`) and its answer out (`app_send`)."""
+    """One request's app: its messages in (`inbox`) and its answer out (`app_send`). `socket`: what its connection could
+    become."""
 
     inbox: Inbox
     protocol: "Protocol"
     target: bytes
+    socket: ClientSocket | None = None
     _is_chunked = False
     _head: bytes | None = None
 
@@ -64,7 +71,9 @@ class RequestStream(HTTPStream):
         if self.closed:
             return
         if message is None:
-            if self.state != ASGIHTTPState.CLOSED:
+            if self.protocol.socket is not None:
+                await self.protocol.end_socket()
+            elif self.state != ASGIHTTPState.CLOSED:
                 await self.protocol.cut()
         elif message["type"] == "http.response.body" and self.state is ASGIHTTPState.RESPONSE:
             await self._send_body(message.get("body", b""), message.get("more_body", False))
@@ -81,6 +90,9 @@ class RequestStream(HTTPStream):
         rings make the garbage collector stop every stream for a quarter of a second."""
         self.scope.clear()  # type: ignore[attr-defined]
         self.app_put = None  # type: ignore[assignment]
+        if self.socket is not None:
+            self.socket.forget()
+            self.socket = self.protocol.socket = None
         self.inbox.fault = None  # its traceback has the frame that raised it, which has the inbox
         del self.inbox
 
@@ -119,6 +131,7 @@ class Protocol(H11Protocol):
         is_chunked: whether the answer under way has the chunked coding.
         is_behind: bytes of a next request wait for the current answer to end.
         is_cut: the last answer was broken off.
+        socket: what the connection has become, if it is no HTTP any more.
     """
 
     connection: h11.Connection
@@ -139,6 +152,7 @@ class Protocol(H11Protocol):
         self.is_chunked = False
         self.is_behind = False
         self.is_cut = False
+        self.socket: ClientSocket | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -153,6 +167,8 @@ class Protocol(H11Protocol):
     @property
     def has_room(self) -> bool:
         """Whether more may be read: neither the app nor the next request is too far behind."""
+        if self.socket is not None:
+            return self.socket.has_room
         if self.stream is not None and self.stream.inbox.waiting_bytes >= MAX_WAITING_BYTES:
             return False
         return not self.is_behind or len(self.connection.trailing_data[0]) < MAX_WAITING_BYTES
@@ -161,6 +177,44 @@ class Protocol(H11Protocol):
     def has_whole_request(self) -> bool:
         """Whether a request is under way that has come to its end."""
         return self.stream is not None and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE)
+
+    @property
+    def taken(self) -> trio.Event | None:
+        """An event that is set once the app has taken something; None without an app."""
+        if self.socket is not None:
+            return self.socket.taken
+        return None if self.stream is None else self.stream.inbox.taken
+
+    async def handle(self, event: Event) -> None:
+        """Take bytes, or the end of the connection. A client that has closed its socket is not gone when it leaves:
+        what it said is still on its way."""
+        if self.socket is None:
+            await super().handle(event)
+        elif isinstance(event, RawData):
+            self.socket.feed(event.data)
+        elif not self.socket.is_over:
+            await super().handle(event)
+
+    async def switch(self, subprotocol: bytes | None, headers: Headers) -> None:
+        """Answer 101: from here on the connection is the socket's. Raises BadRequest if the client has sent more
+        already: that could be a next request as well (RFC 6455 section 4.1: it has to wait)."""
+        stream = self.stream
+        if stream is None or stream.socket is None or stream.closed:  # the client is gone
+            return
+        if self.connection.trailing_data[0]:
+            stream.inbox.fault = BadRequest("There were bytes behind the handshake before it was answered.")
+            raise stream.inbox.fault
+        stream.state = ASGIHTTPState.CLOSED
+        self.is_behind = False
+        self.socket = stream.socket
+        fields = [*answer_fields([*stream.scope["headers"]], subprotocol), *headers, (b"date", _date(int(time())))]
+        await self.write(self.connection.send(h11.InformationalResponse(status_code=101, headers=fields)))
+
+    async def end_socket(self) -> None:
+        """The socket's request is over: end the connection."""
+        self.stream = None
+        self.socket = None
+        await self.send(Closed())
 
     async def serve_what_waits(self) -> None:
         """Go on with the bytes that stood behind the last request. Called by the reader after `recycle` woke it."""
@@ -231,7 +285,10 @@ class Protocol(H11Protocol):
         await self.send(Closed())
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # WebSocket upgrades are not served yet: such a request is an ordinary GET to every route.
+        wish = list(request.headers)
+        is_wish = wants_socket(request.method, request.http_version, request.target, wish)
+        if is_wish:
+            check_wish(wish)
         stream = RequestStream(
             self.app,
             self.config,
@@ -245,11 +302,13 @@ class Protocol(H11Protocol):
         )
         stream.protocol = self
         stream.target = request.target
+        if is_wish:
+            stream.socket = ClientSocket(self.switch, self.write)
         self.stream = stream
         await stream.handle(
             Request(
                 stream_id=STREAM_ID,
-                headers=list(request.headers),
+                headers=wish,
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii"),
                 raw_path=request.target,

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from secrets import token_bytes
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ import trio
 from trioproxy.config import Config, has_proven, split_bind
 from trioproxy.errors import ConfigError
 from trioproxy.server.admin import AdminHouse
+from trioproxy.server.backpressure import merged as merged_backpressure
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
 from trioproxy.server.link import Order
 from trioproxy.server.sockets import SlotSockets
@@ -50,6 +52,7 @@ class Supervisor:
         self._reloading = trio.Lock()
         self._all_gone = trio.Event()
         self._ended = Merged()
+        self._secret = token_bytes(32)
         self._restarts = 0
         self._reloads = 0
         self._refused_reloads = 0
@@ -142,6 +145,11 @@ class Supervisor:
         older = [answer for crew, _, answer in answers if crew is not self._current]
         return {"upstreams": merged(self._current.config, current, older)}
 
+    async def backpressure(self) -> dict[str, Any]:
+        """What the streams that several clients read hold, and what slow readers came to, over all workers."""
+        answers = [pair for crew in list(self._crews) for pair in await crew.ask("backpressure")]
+        return merged_backpressure([(worker.slot, worker.pid, answer) for worker, answer in answers])
+
     async def _reload(self, proven: str | None) -> list[str]:
         if self._order is not Order.SERVE:
             return ["the service is stopping"]
@@ -183,7 +191,7 @@ class Supervisor:
             [one for place in places for one in self._sockets[place].for_worker(slot, workers)]
             for slot in range(workers)
         ]
-        return Crew(config, sockets, self._note_end)
+        return Crew(config, sockets, self._note_end, secret=self._secret)
 
     async def _run_crew(self, crew: Crew, *, task_status: trio.TaskStatus[None]) -> None:
         self._crews.append(crew)

@@ -21,6 +21,7 @@ from trioproxy.errors import CancelReason
 from trioproxy.net.tcp import TcpStream
 from trioproxy.server.build import House
 from trioproxy.server.link import Link, Order, Orders
+from trioproxy.server.store import store_of
 from trioproxy.telemetry.access_log import AccessLog
 
 SUPERVISORS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
@@ -50,7 +51,12 @@ async def _serve_for_supervisor(end: socket.socket) -> None:
     config = pickle.loads(base64.b64decode(setup["config"]))
     prepare_process()
     try:
-        house = House(config, AccessLog(config.telemetry.access_log))
+        house = House(
+            config,
+            AccessLog(config.telemetry.access_log),
+            token_secret=bytes.fromhex(setup["secret"]),
+            store=store_of(config),
+        )
     except OSError as error:
         await link.send({"failed": f"cannot start: {error}"})
         return
@@ -147,11 +153,14 @@ async def _drain_when_told(house: House, orders: Orders, door: _Door) -> None:
             if order is not Order.RETIRE:
                 listener.end_idle()
             await listener.wait_empty()
+            await house.hub.wait_idle()
             nursery.cancel_scope.cancel()
     door.accepting.cancel(reason=CancelReason.DRAIN.value)  # if there was no time to come to it
     house.service.stop_all(CancelReason.DRAIN)
     with trio.move_on_after(_GRACE_S):
         await listener.wait_empty()
+        await house.hub.wait_idle()
+    house.hub.stop()
     listener.abort_all()
     log.info("stopped", crashes=listener.barrier.crashes)
 

@@ -49,6 +49,20 @@ class Exchange:
     tries: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def beginning(self, now: float) -> "Exchange":
+        """A record of what this request has started, and what may outlive it: the same request, as of now."""
+        return Exchange(
+            request_id=self.request_id,
+            method=self.method,
+            path=self.path,
+            accepted=now,
+            client=self.client,
+            endpoint=self.endpoint,
+            model=self.model,
+            stream=self.stream,
+            bytes_in=self.bytes_in,
+        )
+
     def note_try(self, upstream: str, result: str) -> None:
         """One try at an upstream and what it came to: a status, or the code of a fault."""
         self.tries.append((upstream, result))

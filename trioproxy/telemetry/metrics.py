@@ -52,8 +52,7 @@ class Metrics:
         self._of(self._requests, exchange.endpoint, upstream, exchange.outcome).inc()
         if exchange.stream:
             self._of(self._stream_ends, exchange.code or exchange.reason or exchange.outcome).inc()
-        for tried, result in exchange.tries:
-            self._of(self._attempts, tried, "answered" if result.isdigit() else result).inc()
+        self.production(exchange)
         if exchange.deadline is not None:
             self._of(self._deadlines, exchange.deadline).inc()
         if exchange.first_content_at is not None:
@@ -64,6 +63,11 @@ class Metrics:
     def shed(self, reason: str) -> None:
         """Count a request that was refused because of overload."""
         self._of(self._shed, reason).inc()
+
+    def production(self, exchange: Exchange) -> None:
+        """Count what asking the upstreams came to; for a stream with several readers that is one thing."""
+        for tried, result in exchange.tries:
+            self._of(self._attempts, tried, "answered" if result.isdigit() else result).inc()
 
     def shadow(self, record: Exchange) -> None:
         """Count a copy of a request, when it is over."""

@@ -69,7 +69,7 @@ class Asker:
             attempt = await open_attempt(
                 endpoint,
                 self.request.method,
-                endpoint.target(self.request.target),
+                endpoint.target(self.request.target_for(model)),
                 headers,
                 body,
                 key=stay.key,

@@ -97,6 +97,13 @@ class Attempt(AbstractContextManager["Attempt"]):
             return whole
         return None if self.ahead else self._body.connection.take_whole()
 
+    def take_stream(self) -> tuple[trio.abc.Stream, bytes]:
+        """The connection, and what came behind the head, where the origin agreed to speak another protocol on it. It
+        stays the attempt's, which closes it."""
+        connection = self._body.connection
+        behind, connection.behind = connection.behind, b""
+        return connection.stream, behind
+
     async def read_ahead(self) -> None:
         """Read the body, or as much of it as comes soon; `ahead` has it then. A fault shows when it is read on."""
         whole = self.take_whole()

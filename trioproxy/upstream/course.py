@@ -265,7 +265,6 @@ class Course:
         """A try in a race: it is there with its first content, not with its head."""
         name = self._targets[index].endpoint.name
         started = trio.current_time()
-        hedge = self._way.hedge
         try:
             attempt = await self._ask(index, learns=is_first)
             try:
@@ -281,15 +280,23 @@ class Course:
                 raise
         except trio.Cancelled:
             self._exchange.note_try(name, "hedge_lost" if race.is_decided else "cancelled")
-            if race.is_decided and is_first and hedge is not None:
-                # At least so long: left out, the slow ones would vanish from what late means, and ever more be hedged.
-                hedge.note(trio.current_time() - started)
+            if race.is_decided:
+                self._note_lost(index, trio.current_time() - started, is_first=is_first)
             raise
         if attempt.status >= 400:
             self._exchange.note_try(name, str(attempt.status))
         elif race.is_decided:  # by another one, in the same moment
             self._exchange.note_try(name, "hedge_lost")
         return attempt
+
+    def _note_lost(self, index: int, took_s: float, *, is_first: bool) -> None:
+        """A try was cancelled because another one was quicker. Its first content would have taken at least so long:
+        left out, the slow ones would vanish from what late means and from how a canary is seen."""
+        way = self._way
+        if is_first and way.hedge is not None:
+            way.hedge.note(took_s)
+        if way.canary is not None:
+            way.canary.state.note(is_canary=index == self._canary, is_error=False, first_content_s=took_s)
 
     async def _ask(self, index: int, *, learns: bool = True) -> Attempt:
         """A try. `learns`: how long its first content takes counts for when a try is late."""

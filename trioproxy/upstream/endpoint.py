@@ -15,6 +15,7 @@ from trioproxy.upstream.pool import Pool
 from trioproxy.upstream.slots import Slots
 from trioproxy.upstream.transport import TrioTransport
 from trioproxy.wire.headers import Headers
+from trioproxy.wire.upgrade import without_secrets
 
 _PREFIX = b"/v1"
 
@@ -89,5 +90,7 @@ class Endpoint:
     def dress(self, headers: Headers, key: int | None = None) -> Headers:
         """The request's fields for this origin: its host, its own fields and key for the client's."""
         kept = [header for header in headers if header[0] not in self._replaced] if self._replaced else headers
+        if self.has_own_key:
+            kept = without_secrets(kept)
         own = self._headers if key is None else [*self._headers, self._keys[key]]
         return [(b"host", self.host), *kept, *own]

@@ -36,6 +36,7 @@ class OriginConnection:
 
     Attributes:
         status, headers: the answer's head; names are lower case. Valid once `read_head` has returned.
+        behind: what came behind a 101 that was asked for; all bytes from there on are another protocol's.
         is_complete: the whole answer has been received, by its own framing.
         idle_since, idle_limit_s: kept by the pool while the connection waits there.
         tally: where its end is counted, once, if it is counted.
@@ -47,10 +48,12 @@ class OriginConnection:
         "_interim",
         "_is_head_only",
         "_keeps_alive",
+        "_may_upgrade",
         "_parser",
         "_pieces",
         "_surplus",
         "_version",
+        "behind",
         "has_head",
         "headers",
         "idle_limit_s",
@@ -68,13 +71,16 @@ class OriginConnection:
         self.idle_limit_s = 0.0
         self.begin("GET")
 
-    def begin(self, method: str) -> None:
-        """Forget the last answer and expect one to a request with this method."""
+    def begin(self, method: str, *, may_upgrade: bool = False) -> None:
+        """Forget the last answer and expect one to a request with this method. `may_upgrade`: the request asks for
+        another protocol, so that 101 is an answer."""
         self._parser: Any = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._fed = 0
         self._interim = 0
         self._is_head_only = method == "HEAD"
+        self._may_upgrade = may_upgrade
+        self.behind = b""
         self._ends_with_connection = False
         self._surplus = False
         self._keeps_alive = False
@@ -185,6 +191,10 @@ class OriginConnection:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.is_switched and isinstance(error, httptools.HttpParserUpgrade):
+                self._surplus = True  # the connection is no HTTP any more
+                self.behind = data[error.args[0] :]
+                return
             if self.is_complete:  # bytes behind the answer: it is whole, the connection is not to be used again
                 self._surplus = True
                 return
@@ -199,9 +209,14 @@ class OriginConnection:
             raise httpx.RemoteProtocolError("the origin's answer has an unknown transfer coding")
         if not all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in self.headers):
             raise httpx.RemoteProtocolError("the origin's answer has an invalid header field")
-        if not 200 <= self.status <= 599 or self._version not in _VERSIONS:
+        if not (200 <= self.status <= 599 or self.is_switched) or self._version not in _VERSIONS:
             raise httpx.RemoteProtocolError("the origin's answer has an unusable status or version")
         self._ends_with_connection = not lengths and not codings and self.status not in _NO_BODY
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether the origin agreed to another protocol that was asked for."""
+        return self._may_upgrade and self.status == 101
 
     @property
     def can_be_reused(self) -> bool:

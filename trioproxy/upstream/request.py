@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trioproxy.wire.dialect import Dialect
-from trioproxy.wire.headers import Headers
+from trioproxy.wire.headers import Headers, find
 from trioproxy.wire.json_object import JsonObject
+from trioproxy.wire.upgrade import with_model
 
 _BRIDGED = frozenset({Dialect.CHAT, Dialect.COMPLETIONS, Dialect.RESPONSES, Dialect.MESSAGES})
 _IDENTITY = (b"accept-encoding", b"identity")
@@ -74,6 +75,12 @@ class OriginRequest:
             return raw is not None and json.loads(bytes(raw)).get("include_usage") is True
         except (ValueError, AttributeError, RecursionError):
             return False
+
+    def target_for(self, model: str | None) -> bytes:
+        """The target; `model` is as for `dressed`. A WebSocket's model stands in the query."""
+        if model is None or find(self.headers, b"upgrade") is None:
+            return self.target
+        return with_model(self.target, model)
 
     def dressed(self, model: str | None, form: Form) -> tuple[bytes | AsyncIterator[bytes], Headers]:
         """The body, and the fields that go with it. `model` is what the model is called there, None for the same."""

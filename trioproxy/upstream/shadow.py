@@ -5,7 +5,8 @@ place, and is not made where too many, or too many bytes, are under way. Its own
 `course` offers requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -18,6 +19,9 @@ from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import is_encoded, is_event_stream
 from trioproxy.wire.sse import Framer
 
+Guard = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Runs a task so that a bug in it ends nothing else."""
+
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """The bodies of all copies under way at once, together."""
 
@@ -25,8 +29,9 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 class Shadows:
     """The copies under way. `note` is given the record of each when it is over; `left_out` counts those not made."""
 
-    def __init__(self, note: Callable[[Exchange], None]) -> None:
+    def __init__(self, note: Callable[[Exchange], None], guard: Guard) -> None:
         self._note = note
+        self._guard = guard
         self._nursery: trio.Nursery | None = None
         self._held_bytes = 0
         self.left_out = 0
@@ -72,7 +77,8 @@ class Shadows:
             attempts=1,
             bytes_in=len(body),
         )
-        nursery.start_soon(self._copy, nursery, shadow, request, record, clocks, deadline)
+        copy = partial(self._copy, nursery, shadow, request, record, clocks, deadline)
+        nursery.start_soon(self._guard, copy)
         shadow.under_way += 1
         self._held_bytes += len(body)
 

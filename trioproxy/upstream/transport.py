@@ -172,7 +172,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
         connection = self._pool.take(origin) or await self._connect(origin, inf if timeout is None else timeout)
         upload: Upload | None = None
         try:
-            connection.begin(request.method)
+            connection.begin(request.method, may_upgrade="upgrade" in request.headers)
             upload = await self._send(request, connection)
             await connection.read_head()
         except BaseException as error:

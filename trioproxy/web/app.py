@@ -13,11 +13,12 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.routing import Rule
 
 from trioproxy.errors import MethodNotAllowed, UnknownPath
-from trioproxy.web import probes
+from trioproxy.web import event_source, probes, stream_socket, streams, tokens
 from trioproxy.web.connection import Answer, Incoming, RequestConnection
 from trioproxy.web.models import list_models
 from trioproxy.web.openai import relay_request
 from trioproxy.web.passthrough import pass_through
+from trioproxy.web.realtime import realtime
 from trioproxy.web.service import Desk, Service
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.request_head import METHODS
@@ -25,6 +26,7 @@ from trioproxy.wire.target import RELAYED, check_path
 
 _API = "/v1/"
 _BELOW_API = "/v1/<path:rest>"
+_STREAM = streams.PREFIX + "<id>"
 _ANYTHING = "/<path:rest>"
 
 D = TypeVar("D", bound=Desk)
@@ -56,6 +58,8 @@ class _Matching:
             raise NoSuchMethod
         rules, path = self._rules, self._path
         rule = rules.get(path)
+        if rule is None and path.startswith(streams.PREFIX):
+            rule = rules.get(_STREAM)
         if rule is None:
             is_below = path.startswith(_API) and path[len(_API) : len(_API) + 1] not in ("", "/")
             rule = rules.get(_BELOW_API) if is_below else None
@@ -118,7 +122,12 @@ class ProxyApp(RoutedApp[Service]):
         super().__init__(service)
         for path in RELAYED:
             self.add(path.decode("ascii"), _relay_or_pass)
+        self.add("/v1/realtime", realtime)
         self.add("/v1/models", list_models)
+        self.add(_STREAM, streams.stream)
+        self.add(event_source.PATH, event_source.chat_stream)
+        self.add(tokens.PATH, tokens.make_token)
+        self.add(stream_socket.PATH, stream_socket.stream_socket)
         self.add(_BELOW_API, pass_through)
         self.add("/healthz", probes.health)
         self.add("/health", probes.health)
@@ -128,7 +137,9 @@ class ProxyApp(RoutedApp[Service]):
 
 async def _relay_or_pass(service: Service, incoming: Incoming) -> None:
     """POST is the relay. Listing stored chat completions (GET) and OPTIONS are the origin's business."""
-    if incoming.method == "OPTIONS" or (incoming.method in ("GET", "HEAD") and incoming.dialect is Dialect.CHAT):
+    if incoming.socket is not None:
+        await realtime(service, incoming)
+    elif incoming.method == "OPTIONS" or (incoming.method in ("GET", "HEAD") and incoming.dialect is Dialect.CHAT):
         await pass_through(service, incoming)
     else:
         await relay_request(service, incoming)

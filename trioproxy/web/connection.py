@@ -18,7 +18,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.datastructures import Headers
 
 from trioproxy.errors import CancelReason, ClientGone, InternalError, ProxyError
-from trioproxy.relay.call import Lifetime, Timing
+from trioproxy.relay.call import ClientSocket, Lifetime, Timing
 from trioproxy.relay.relay import refuse
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.web.body import ClientAnswer, RequestBody
@@ -46,7 +46,9 @@ class Incoming:
         "headers",
         "lifetime",
         "method",
+        "own_host",
         "raw_path",
+        "socket",
         "target",
     )
 
@@ -58,6 +60,8 @@ class Incoming:
         self.raw_path: bytes = scope["raw_path"]
         self.target: bytes = scope["extensions"]["trioproxy.target"]
         self.departure: Any = scope["extensions"]["trioproxy.departure"]
+        self.socket: ClientSocket | None = scope["extensions"]["trioproxy.socket"]
+        self.own_host: str = (scope.get("server") or ("",))[0]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.dialect: Dialect = dialect_of(self.raw_path)
         self.exchange = Exchange(
@@ -95,6 +99,12 @@ class Incoming:
         )
         await self.answer.finish(body)
 
+    async def reply_nothing(self) -> None:
+        """Answer that there is nothing (more) to say."""
+        request_id = self.exchange.request_id.encode("ascii")
+        self.answer.head(204, [(b"cache-control", b"no-store"), (b"x-request-id", request_id)])
+        await self.answer.finish()
+
     async def refuse(self, error: ProxyError) -> None:
         """Answer with an error; if an answer is under way already, cut it."""
         if isinstance(error, ClientGone):
@@ -124,7 +134,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             incoming = Incoming(self.scope, receive, send, service.trusted_proxies)
             lifetime = incoming.lifetime = Lifetime(
-                nursery, stack, partial(_break_send, incoming.answer, incoming.departure)
+                nursery, stack, partial(_break_send, incoming.answer, incoming.socket, incoming.departure)
             )
             self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
             stack.callback(self._record, service, incoming)
@@ -177,9 +187,9 @@ class RequestConnection(TrioASGIHTTPConnection):
         service.end(incoming.lifetime, incoming.exchange)
 
 
-def _break_send(answer: ClientAnswer, departure: Any) -> None:
+def _break_send(answer: ClientAnswer, socket: ClientSocket | None, departure: Any) -> None:
     """End a send that is stuck. It holds no more than that takes: a ring would be left to the garbage collector."""
-    if answer.is_sending:
+    if answer.is_sending or (socket is not None and socket.is_sending):
         departure.abort()
 
 

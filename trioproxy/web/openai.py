@@ -8,12 +8,14 @@ from math import inf
 from trioproxy.errors import MethodNotAllowed
 from trioproxy.relay.call import Call
 from trioproxy.relay.relay import relay
+from trioproxy.relay.shared import share
 from trioproxy.web.connection import Incoming
 from trioproxy.web.service import Service
 from trioproxy.wire.headers import Headers, find, to_origin
 from trioproxy.wire.json_object import JsonObject
+from trioproxy.wire.sharing import caller_of, wish_of
 
-_IDENTITY = (b"accept-encoding", b"identity")
+IDENTITY = (b"accept-encoding", b"identity")
 
 
 async def relay_request(service: Service, incoming: Incoming) -> None:
@@ -33,10 +35,19 @@ async def relay_request(service: Service, incoming: Incoming) -> None:
     call = make_call(incoming, body)
     if exchange.stream:
         # A compressed stream could be passed, but not looked at; and most origins would buffer to compress it.
-        call.headers = [header for header in call.headers if header[0] != b"accept-encoding"] + [_IDENTITY]
+        call.headers = [header for header in call.headers if header[0] != b"accept-encoding"] + [IDENTITY]
     call.json = request
     timing = service.timings.find(exchange.model)
     incoming.keep_to(timing)
+    if exchange.stream:
+        sharing = service.sharing.find(exchange.model)
+        wish = wish_of(incoming.headers, request, share=sharing.share, resume_s=sharing.resume_s)
+        caller = caller_of(incoming.headers) if not wish.is_plain else None
+        if wish.resume_s or (wish.share_key is not None and caller is not None):
+            await share(
+                call, wish, caller, sharing.linger_s, service.studio, timing, incoming.lifetime, incoming.answer
+            )
+            return
     await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)
 
 

@@ -1,12 +1,22 @@
 """What every request needs and no request owns. Put together by `server/build`, kept by the app."""
 
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
+from time import time
 
-from trioproxy.errors import CancelReason
+import trio
+
+from trioproxy.errors import CancelReason, ForeignOrigin
+from trioproxy.hub.hub import Hub
+from trioproxy.hub.live import LiveStream
+from trioproxy.hub.replicas import Replicas
 from trioproxy.policy.catalog import Catalog
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Lifetime, Timing
+from trioproxy.relay.shared import Studio
 from trioproxy.telemetry.access_log import AccessLog
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.metrics import Metrics
@@ -15,6 +25,8 @@ from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.model_list import ModelLists
 from trioproxy.upstream.reachability import Reachability
 from trioproxy.web.admission import Admission
+from trioproxy.wire.headers import Headers
+from trioproxy.wire.pages import is_foreign
 
 
 @dataclass(kw_only=True)
@@ -43,6 +55,15 @@ class Desk:
         self.requests.release_one()
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What a route says where its request says nothing. See `config/route`."""
+
+    share: bool = False
+    resume_s: float = 0.0
+    linger_s: float = 0.0
+
+
 @dataclass(kw_only=True)
 class Service(Desk):
     """The parts behind the data address's routes.
@@ -50,16 +71,24 @@ class Service(Desk):
     Attributes:
         dispatcher: knows the upstreams, and the way of each model through them.
         timings: the clocks of a request, by its model.
+        sharing: what a model's route says of sharing and resuming; `hub` keeps such streams, `replicas`
+            those of other processes; `sees_all`: there are no others that are not seen.
         reachability: whether the upstream can be reached at all, for `/readyz`.
         catalog: which models are listed; None: the only upstream's own list passes. `model_lists` are the upstreams'.
         admission: whether there is room for one more request.
         log, metrics: where exchanges go.
+        token_secret: what tokens are made with, see `wire/token`; None: there are none. `wall_clock` says until when.
+        refuses_foreign_pages: whether pages of other sites are kept out of what is made for pages.
         max_body_bytes, max_upload_bytes: bounds of bodies that are held, and that are streamed through.
         is_draining: no new work; `/readyz` says so.
     """
 
     dispatcher: Dispatcher
     timings: Routes[Timing]
+    sharing: Routes[Sharing]
+    hub: Hub
+    replicas: Replicas | None = None
+    sees_all: bool = True
     reachability: Reachability
     catalog: Catalog | None
     model_lists: ModelLists
@@ -68,13 +97,38 @@ class Service(Desk):
     metrics: Metrics
     max_body_bytes: int
     max_upload_bytes: int
+    token_secret: bytes | None = None
+    wall_clock: Callable[[], float] = time
+    refuses_foreign_pages: bool = False
     is_draining: bool = False
+
+    @cached_property
+    def studio(self) -> Studio:
+        """What sharing takes."""
+        return Studio(self.hub, self.dispatcher, self, self.replicas, self.sees_all)
+
+    def check_page(self, headers: Headers) -> None:
+        """Raise ForeignOrigin for a page that may not use this address: any web page can reach a loopback port."""
+        if self.refuses_foreign_pages and is_foreign(headers):
+            raise ForeignOrigin("Pages of other sites may not use this address.")
 
     def end(self, lifetime: Lifetime, exchange: Exchange) -> None:
         """A request is over: it is logged and counted, once."""
         super().end(lifetime, exchange)
         self.log.exchange(exchange)
         self.metrics.exchange(exchange)
+
+    def begin_production(self, lifetime: Lifetime, stack: AsyncExitStack) -> None:
+        """A stream is produced that several may read. Raises Overloaded."""
+        self.admission.admit(stack)
+        self.live.add(lifetime)
+
+    def end_production(self, lifetime: Lifetime, exchange: Exchange, stream: LiveStream) -> None:
+        """It is over: logged and counted, once; its readers are, by themselves."""
+        self.live.discard(lifetime)
+        exchange.ended = trio.current_time()
+        self.log.put("stream", {"stream_id": stream.id, "readers": stream.joined, **exchange.line()})
+        self.metrics.production(exchange)
 
     def stop_all(self, reason: CancelReason) -> None:
         """End every request that is under way: each client is told, then its connection ends."""

@@ -39,6 +39,9 @@ class FakeStaff:
     async def upstreams(self) -> dict[str, Any]:
         return {"upstreams": [{"name": "paid"}]}
 
+    async def backpressure(self) -> dict[str, Any]:
+        return {"readers": 3}
+
     async def reload(self, proven: str | None = None) -> list[str]:
         self.reloads += 1
         self.proven = proven
@@ -88,7 +91,8 @@ async def test_metrics_are_text_for_prometheus(staff: FakeStaff) -> None:
 async def test_the_index_lists_what_there_is(staff: FakeStaff) -> None:
     answer = await ask(staff, "GET", "/")
     assert answer.status == 200
-    for path in ("/metrics", "/admin/resources", "/admin/upstreams", "/admin/reload", "/healthz"):
+    for name in ("metrics", "admin/resources", "admin/upstreams", "admin/backpressure", "admin/reload", "healthz"):
+        path = f"/{name}"
         assert path.encode() in answer.body
 
 
@@ -98,6 +102,10 @@ async def test_resources_are_json(staff: FakeStaff) -> None:
 
 async def test_upstreams_are_json(staff: FakeStaff) -> None:
     assert json.loads((await ask(staff, "GET", "/admin/upstreams")).body) == {"upstreams": [{"name": "paid"}]}
+
+
+async def test_backpressure_is_json(staff: FakeStaff) -> None:
+    assert json.loads((await ask(staff, "GET", "/admin/backpressure")).body) == {"readers": 3}
 
 
 async def test_a_reload_is_told_which_key_was_proven(staff: FakeStaff) -> None:
@@ -116,7 +124,7 @@ async def test_a_reload_tells_its_problems(staff: FakeStaff) -> None:
     assert staff.reloads == 2
 
 
-@pytest.mark.parametrize("target", ["/", "/metrics", "/admin/resources", "/admin/upstreams"])
+@pytest.mark.parametrize("target", ["/", "/metrics", "/admin/resources", "/admin/upstreams", "/admin/backpressure"])
 async def test_a_head_has_the_length_and_no_body(staff: FakeStaff, target: str) -> None:
     whole, head = await ask(staff, "GET", target), await ask(staff, "HEAD", target)
     assert (head.status, head.body, head.is_complete) == (200, b"", True)
@@ -131,6 +139,7 @@ async def test_a_head_has_the_length_and_no_body(staff: FakeStaff, target: str) 
         ("OPTIONS", "/admin/reload", "POST"),
         ("POST", "/metrics", "GET, HEAD"),
         ("POST", "/admin/upstreams", "GET, HEAD"),
+        ("POST", "/admin/backpressure", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
     ],
 )
@@ -149,7 +158,16 @@ async def test_unknown_paths_are_404(staff: FakeStaff, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/", "/metrics", "/admin/resources", "/admin/upstreams", "/admin/reload", "/nothing"]
+    "target",
+    [
+        "/",
+        "/metrics",
+        "/admin/resources",
+        "/admin/upstreams",
+        "/admin/backpressure",
+        "/admin/reload",
+        "/nothing",
+    ],
 )
 async def test_the_guard_stands_before_every_route_but_healthz(staff: FakeStaff, target: str) -> None:
     method = "POST" if target == "/admin/reload" else "GET"

@@ -1,4 +1,4 @@
-"""The admin address's routes: metrics, resources, reload."""
+"""The admin address's routes: metrics, resources, upstreams, backpressure, reload."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -16,11 +16,12 @@ from trioproxy.wire.headers import find
 
 _INDEX = b"""trioproxy, admin address
 
-GET  /metrics           for Prometheus
-GET  /admin/resources   what is open, what was opened and released, and who runs
-GET  /admin/upstreams   how each upstream is: breaker, health, requests, keys
-POST /admin/reload      put the configuration into force as it is now
-GET  /healthz           alive
+GET  /metrics             for Prometheus
+GET  /admin/resources     what is open, what was opened and released, and who runs
+GET  /admin/upstreams     how each upstream is: breaker, health, requests, keys
+GET  /admin/backpressure  streams that several clients read: what they hold, and what slow readers came to
+POST /admin/reload        put the configuration into force as it is now
+GET  /healthz             alive
 """
 
 
@@ -37,6 +38,10 @@ class Staff(Protocol):
 
     async def upstreams(self) -> dict[str, Any]:
         """How each upstream is, over all workers."""
+        ...
+
+    async def backpressure(self) -> dict[str, Any]:
+        """What shared streams hold, and what slow readers came to, over all workers."""
         ...
 
     async def reload(self, proven: str | None = None) -> list[str]:
@@ -69,6 +74,7 @@ class AdminApp(RoutedApp[AdminDesk]):
         self.add("/metrics", _guarded(_metrics, "GET", "HEAD"))
         self.add("/admin/resources", _guarded(_resources, "GET", "HEAD"))
         self.add("/admin/upstreams", _guarded(_upstreams, "GET", "HEAD"))
+        self.add("/admin/backpressure", _guarded(_backpressure, "GET", "HEAD"))
         self.add("/admin/reload", _guarded(_reload, "POST"))
         self.add("/<path:rest>", _guarded(_unknown_path))
 
@@ -100,6 +106,10 @@ async def _resources(desk: AdminDesk, incoming: Incoming) -> None:
 
 async def _upstreams(desk: AdminDesk, incoming: Incoming) -> None:
     await incoming.reply(200, msgspec.json.encode(await desk.staff.upstreams()))
+
+
+async def _backpressure(desk: AdminDesk, incoming: Incoming) -> None:
+    await incoming.reply(200, msgspec.json.encode(await desk.staff.backpressure()))
 
 
 async def _reload(desk: AdminDesk, incoming: Incoming) -> None:

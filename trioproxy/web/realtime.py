@@ -1,0 +1,54 @@
+"""`/v1/realtime` and `/v1/responses` as WebSocket: passed through, both ways. The model in the query says where to.
+
+The handshake is an ordinary call, with the ways, retries and refusals of every other; only an answer of 101 makes a
+session of it. What is not asked for as a WebSocket is passed through as it is.
+"""
+
+from secrets import token_bytes
+from urllib.parse import urlsplit
+
+from trioproxy.config import is_loopback
+from trioproxy.errors import ForeignOrigin
+from trioproxy.relay.relay import relay
+from trioproxy.web.connection import Incoming
+from trioproxy.web.openai import make_call
+from trioproxy.web.passthrough import pass_through
+from trioproxy.web.service import Service
+from trioproxy.wire.headers import find
+from trioproxy.wire.target import query_pairs
+from trioproxy.wire.upgrade import wish_fields
+
+_NAMES = {b"/v1/realtime": "realtime", b"/v1/responses": "responses_ws"}
+
+
+async def realtime(service: Service, incoming: Incoming) -> None:
+    """Relay a WebSocket session. Raises ForeignOrigin for a page of another site."""
+    if incoming.socket is None:
+        await pass_through(service, incoming)
+        return
+    check_origin(incoming)
+    service.admission.admit(incoming.lifetime.stack)
+    exchange = incoming.exchange
+    exchange.endpoint = _NAMES[incoming.raw_path]
+    models = [value for name, value in query_pairs(incoming.target) if name == b"model"]
+    exchange.model = models[0].decode("utf-8", "replace") if models else None
+    timing = service.timings.find(exchange.model)
+    incoming.keep_to(timing)
+    call = make_call(incoming, b"")
+    call.headers = wish_fields(call.headers, token_bytes(16))
+    call.socket = incoming.socket
+    await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)
+
+
+def check_origin(incoming: Incoming) -> None:
+    """Raise ForeignOrigin where a page of another site uses a loopback address: any page can reach one, and browsers
+    ask nobody before they open a WebSocket."""
+    origin = find(incoming.headers, b"origin")
+    if origin is None or not is_loopback(incoming.own_host):
+        return
+    try:
+        authority = urlsplit(origin).netloc.lower()
+    except ValueError:
+        authority = b""
+    if authority != (find(incoming.headers, b"host") or b"").lower():
+        raise ForeignOrigin("Pages of other sites may not use this address.")
