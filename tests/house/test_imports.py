@@ -65,7 +65,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "websockets": ("wire.messages",),
     "werkzeug": ("web",),
     # The standard library, where it does I/O or holds for the whole process.
-    "gc": ("server.worker",),
+    "gc": ("server.worker", "server.start", "__main__"),
     "os.environ": ("config",),
     "pickle": ("server.crew", "server.worker"),
     "resource": ("server.worker", "telemetry.load"),

@@ -20,10 +20,10 @@ FLOOD = "demo-n2000-i0-t0-b8000"
 
 @pytest.fixture(scope="module")
 def service(upstream: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers that keep little of a stream."""
+    """One that keeps little of a stream."""
     folder: Path = tmp_path_factory.mktemp("service")
     (folder / "trioproxy.toml").write_text(f"[hub]\nmax_events = 50\n[[upstream]]\nbase_url = '{upstream.base_url}'\n")
-    with serving(None, "--workers", "2", directory=folder) as proxy:
+    with serving(None, directory=folder) as proxy:
         yield proxy
 
 

@@ -25,7 +25,7 @@ from trioproxy.server.link import Link, Message, Order, Orders, Questions
 from trioproxy.server.sockets import BACKLOG
 from trioproxy.server.worker import SUPERVISORS_SIGNALS
 
-WORKER = (sys.executable, "-P", "-m", "trioproxy.server.worker")
+WORKER = (sys.executable, "-P", "-m", "trioproxy.server.start")
 """What a worker is started with; the number of its link's file descriptor comes behind it."""
 _START_S = 60.0
 """How long a worker may take until it serves; a machine under full load is slow to import."""

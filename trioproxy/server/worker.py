@@ -172,7 +172,3 @@ async def _obey_stricter(house: House, orders: Orders, first: Order, time_for_st
         house.listener.end_idle()
     await orders.wait_for(Order.STOP)
     time_for_streams.cancel(reason="told to stop at once")
-
-
-if __name__ == "__main__":
-    main()
