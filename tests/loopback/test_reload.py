@@ -24,7 +24,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 _COUNTED: Final = 'trioproxy_requests_total{endpoint="chat",outcome="finished",upstream="127.0.0.1"}'
 _SABOTAGE: Final = """
 import os, sys, time
-if "trioproxy.server.worker" in sys.orig_argv:
+if "trioproxy.server.start" in sys.orig_argv:
     try:
         os.rename({switch!r}, {switch!r} + ".done")
     except FileNotFoundError:
