@@ -247,7 +247,7 @@ def test_a_signal_to_reload_while_it_starts_or_reloads_is_obeyed_once_more(upstr
 def _is_worker(pid: int) -> bool:
     """Whether a child is one: other programs run for a moment while modules are imported."""
     try:
-        return b"trioproxy.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"trioproxy.server.start" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
 
