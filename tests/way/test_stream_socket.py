@@ -13,6 +13,7 @@ from tests.harness.plays import Plays, Ways, ask, status
 from tests.harness.talk import GONE, Guest
 from tests.way.test_sharing import EVENTS, slowly
 from trioproxy.errors import CancelReason
+from trioproxy.relay.socket_answer import MAX_EVENT_BYTES
 
 ASK: dict[str, Any] = {"model": "m", "messages": []}
 ME = (("authorization", "Bearer me"),)
@@ -236,3 +237,34 @@ async def test_a_token_stands_for_its_caller(ways: Ways, keys: str, clock: trio.
             await say(guest, {**ASK, "trioproxy": {"share": "room"}})
         assert await hear_id(mine) == await hear_id(pages)
         assert await mine.hear_all() == await pages.hear_all() == TOLD
+
+
+@pytest.mark.parametrize("path", ["/v1/stream/ws", "/v1/realtime?model=m", "/v1/responses?model=m"])
+async def test_a_page_of_another_site_opens_no_socket_on_a_loopback_address(
+    path: str, clock: trio.testing.MockClock
+) -> None:
+    """Browsers ask nobody before they open a WebSocket, and any page can reach a loopback port."""
+    async with open_house(slowly) as house:
+        for headers in ((("origin", "https://evil.example"),), (("sec-fetch-site", "cross-site"),)):
+            guest = Guest(house.connect().stream)
+            assert not await guest.enter(path, headers=headers)
+            assert guest.refusal is not None
+            assert (guest.refusal[0], code_of(guest.refusal[2].decode())) == (403, "foreign_origin")
+            await guest.stream.aclose()
+        assert not house.origin.visits
+        mine = Guest(house.connect().stream)
+        assert await mine.enter("/v1/stream/ws", headers=(("origin", "http://proxy"),))
+        await mine.stream.aclose()
+
+
+async def test_an_event_that_is_too_long_for_a_message_is_no_honest_end(clock: trio.testing.MockClock) -> None:
+    async def says_too_much(visit: Visit) -> None:
+        long = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * MAX_EVENT_BYTES + b'"}}]}\n\n'
+        await visit.send(OK_STREAM + chunk(EVENTS[0]) + chunk(long) + chunk(EVENTS[1]) + chunk(DONE) + b"0\r\n\r\n")
+
+    async with open_house(says_too_much) as house:
+        guest = await entered(house)
+        await say(guest, ASK)
+        first, last = await guest.hear_all()
+        assert (first, code_of(last)) == (TOLD[0], "upstream_protocol_error")
+        assert guest.closed == (1011, "upstream_protocol_error")

@@ -8,6 +8,7 @@ ended by the same code. What HTTP says by status and framing is said by messages
     going down                         the error's JSON, then 1012
 """
 
+from trioproxy.errors import UpstreamProtocolError
 from trioproxy.relay.call import ClientSocket
 from trioproxy.relay.shaper import LOST
 from trioproxy.telemetry.exchange import Exchange
@@ -18,11 +19,13 @@ from trioproxy.wire.sse import fields
 from trioproxy.wire.words import lost_word, stream_word
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""A longer event becomes no message: the answer breaks off there."""
 _DRAINING = "draining"
 
 
 class SocketAnswer:
-    """Writes one answer to one client's WebSocket. See `call.Downstream` for what the methods promise.
+    """Writes one answer to one client's WebSocket. See `call.Downstream` for what the methods promise. Beyond that
+    `send` and `finish` raise UpstreamProtocolError for an event that is too long for a message.
 
     Attributes:
         stream_id: under which the stream can be joined, once that was told.
@@ -52,6 +55,9 @@ class SocketAnswer:
             await self._send(lost_word(int(data.removeprefix(LOST).split()[0])))
         for event in self._splitter.feed(data):
             await self._tell(event)
+        if self._splitter.is_overlong:
+            self._splitter = Splitter(MAX_EVENT_BYTES)  # for the words that say so
+            raise UpstreamProtocolError(f"The upstream sent an event of more than {MAX_EVENT_BYTES} bytes.")
 
     async def finish(self, data: bytes = b"") -> None:
         await self.send(data)

@@ -46,7 +46,6 @@ class Incoming:
         "headers",
         "lifetime",
         "method",
-        "own_host",
         "raw_path",
         "socket",
         "target",
@@ -61,7 +60,6 @@ class Incoming:
         self.target: bytes = scope["extensions"]["trioproxy.target"]
         self.departure: Any = scope["extensions"]["trioproxy.departure"]
         self.socket: ClientSocket | None = scope["extensions"]["trioproxy.socket"]
-        self.own_host: str = (scope.get("server") or ("",))[0]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.dialect: Dialect = dialect_of(self.raw_path)
         self.exchange = Exchange(

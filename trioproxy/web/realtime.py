@@ -5,16 +5,12 @@ session of it. What is not asked for as a WebSocket is passed through as it is.
 """
 
 from secrets import token_bytes
-from urllib.parse import urlsplit
 
-from trioproxy.config import is_loopback
-from trioproxy.errors import ForeignOrigin
 from trioproxy.relay.relay import relay
 from trioproxy.web.connection import Incoming
 from trioproxy.web.openai import make_call
 from trioproxy.web.passthrough import pass_through
 from trioproxy.web.service import Service
-from trioproxy.wire.headers import find
 from trioproxy.wire.target import query_pairs
 from trioproxy.wire.upgrade import wish_fields
 
@@ -26,7 +22,7 @@ async def realtime(service: Service, incoming: Incoming) -> None:
     if incoming.socket is None:
         await pass_through(service, incoming)
         return
-    check_origin(incoming)
+    service.check_page(incoming.headers)
     service.admission.admit(incoming.lifetime.stack)
     exchange = incoming.exchange
     exchange.endpoint = _NAMES[incoming.raw_path]
@@ -38,17 +34,3 @@ async def realtime(service: Service, incoming: Incoming) -> None:
     call.headers = wish_fields(call.headers, token_bytes(16))
     call.socket = incoming.socket
     await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)
-
-
-def check_origin(incoming: Incoming) -> None:
-    """Raise ForeignOrigin where a page of another site uses a loopback address: any page can reach one, and browsers
-    ask nobody before they open a WebSocket."""
-    origin = find(incoming.headers, b"origin")
-    if origin is None or not is_loopback(incoming.own_host):
-        return
-    try:
-        authority = urlsplit(origin).netloc.lower()
-    except ValueError:
-        authority = b""
-    if authority != (find(incoming.headers, b"host") or b"").lower():
-        raise ForeignOrigin("Pages of other sites may not use this address.")

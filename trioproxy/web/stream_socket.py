@@ -18,12 +18,12 @@ import trio
 from trioproxy.errors import BadRequest, CancelReason, ClientGone, ProxyError, RequestTimeout
 from trioproxy.policy.replay import Slow
 from trioproxy.relay.call import ClientSocket
+from trioproxy.relay.reading import read_stream
 from trioproxy.relay.relay import refuse, relay
-from trioproxy.relay.shared import read_stream, share
+from trioproxy.relay.shared import share
 from trioproxy.relay.socket_answer import SocketAnswer
 from trioproxy.web.connection import Incoming
 from trioproxy.web.openai import IDENTITY, make_call
-from trioproxy.web.realtime import check_origin
 from trioproxy.web.service import Service
 from trioproxy.web.streams import token_of
 from trioproxy.web.tokens import caller_by
@@ -44,7 +44,7 @@ async def stream_socket(service: Service, incoming: Incoming) -> None:
     socket = incoming.socket
     if socket is None:
         raise BadRequest("This path is a WebSocket; over HTTP a stream is asked for at /v1/chat/completions.")
-    check_origin(incoming)
+    service.check_page(incoming.headers)
     service.admission.admit(incoming.lifetime.stack)
     incoming.dialect = Dialect.CHAT
     exchange = incoming.exchange

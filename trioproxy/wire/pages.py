@@ -19,12 +19,16 @@ def is_foreign(headers: Headers) -> bool:
     site = find(headers, b"sec-fetch-site")
     if site is not None:
         return site.strip().lower() in _FOREIGN
+    return has_foreign_origin(headers)
+
+
+def has_foreign_origin(headers: Headers) -> bool:
+    """Whether `origin` names another site than the request's own `host`. Also a page that a link leads to has none."""
     origin = find(headers, b"origin")
-    return origin is not None and _authority(origin) != (find(headers, b"host") or b"").lower()
-
-
-def _authority(origin: bytes) -> bytes:
+    if origin is None:
+        return False
     try:
-        return urlsplit(origin).netloc.lower()
+        authority = urlsplit(origin).netloc.lower()
     except ValueError:
-        return b""
+        authority = b""
+    return authority != (find(headers, b"host") or b"").lower()

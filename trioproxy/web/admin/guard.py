@@ -7,11 +7,11 @@ origin is refused in any case.
 
 import hmac
 import re
-from urllib.parse import urlsplit
 
 from trioproxy.config import is_loopback
 from trioproxy.errors import ForeignHost, ForeignOrigin, InvalidKey
 from trioproxy.wire.headers import Headers, find
+from trioproxy.wire.pages import has_foreign_origin
 
 _BEARER = b"bearer "
 _HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([0-9a-z._-]+))(?::[0-9]{0,5})?")
@@ -29,8 +29,7 @@ class Guard:
         host = (find(headers, b"host") or b"").lower()
         if self._is_loopback and not is_loopback(_name_of(host)):
             raise ForeignHost("This address answers to localhost only; use that as the host.")
-        origin = find(headers, b"origin")
-        if origin is not None and _authority(origin) != host:
+        if has_foreign_origin(headers):
             raise ForeignOrigin("Pages of other sites may not use this address.")
         if self._key is not None and not hmac.compare_digest(_shown_key(headers), self._key):
             raise InvalidKey("This address needs its key: send 'Authorization: Bearer KEY'.")
@@ -40,13 +39,6 @@ def _name_of(host: bytes) -> str:
     """A host field's name or address, without port and brackets."""
     found = _HOST.fullmatch(host)
     return "" if found is None else (found[1] or found[2]).decode("ascii")
-
-
-def _authority(origin: bytes) -> bytes:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return b""
 
 
 def _shown_key(headers: Headers) -> bytes:
