@@ -21,14 +21,10 @@ from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.attempt import open_attempt
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.model_list import FETCH_S, ModelLists
+from trioproxy.upstream.own_request import own_fields
 from trioproxy.upstream.pool import Pool
-from trioproxy.wire.headers import Headers
 
-_FIELDS: Final[Headers] = [
-    (b"accept", b"application/json"),
-    (b"user-agent", b"trioproxy"),
-    (b"connection", b"close"),
-]
+_ALONE: Final = (b"connection", b"close")
 
 
 @dataclass
@@ -82,7 +78,7 @@ def _reason(error: ProxyError) -> str:
 
 async def _has(endpoint: Endpoint, model: str) -> bool:
     """Whether it has a model that it does not list. Raises ProxyError if it cannot be asked or is not in time."""
-    fields = [*_FIELDS, (b"anthropic-version", b"2023-06-01")] if endpoint.is_anthropic else _FIELDS
+    fields = [*own_fields(endpoint), _ALONE]
     target = endpoint.target(b"/v1/models/" + quote(model, safe="/:").encode("ascii"))
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(FETCH_S):

@@ -9,7 +9,7 @@
 All else (no connection, no answer in time, any other status) proves nothing, and a key that is not proven is not used.
 """
 
-import json
+from collections.abc import Sequence
 from typing import Final
 
 import httpx
@@ -20,17 +20,13 @@ from trioproxy.server.build import endpoint_of
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head
+from trioproxy.upstream.own_request import one_token_chat, own_fields
 from trioproxy.upstream.pool import Pool
-from trioproxy.wire.headers import Headers
 
 PATIENCE_S: Final = 15.0
 _REFUSED: Final = (401, 403)
 _NO_SUCH_ROUTE: Final = (404, 405, 501)
-_FIELDS: Final[Headers] = [
-    (b"accept", b"application/json"),
-    (b"user-agent", b"trioproxy"),
-    (b"connection", b"close"),
-]
+_ALONE: Final = (b"connection", b"close")
 
 
 class NotProven(Exception):
@@ -56,10 +52,11 @@ async def _prove(upstream: Upstream, model: str | None) -> None:
 
 
 async def _ask(endpoint: Endpoint, model: str | None) -> None:
-    status = await _status(endpoint, "GET", b"/v1/models", key=0)
+    models = endpoint.target(b"/v1/models")
+    status = await _status(endpoint, "GET", models, key=0)
     _refuse(status)
     if 200 <= status < 300:
-        if not 200 <= await _status(endpoint, "GET", b"/v1/models", key=None) < 300:
+        if not 200 <= await _status(endpoint, "GET", models, key=None) < 300:
             return
         what = "GET /models is answered without a key too, and so proves none"
     elif status in _NO_SUCH_ROUTE:
@@ -68,9 +65,8 @@ async def _ask(endpoint: Endpoint, model: str | None) -> None:
         raise NotProven(f"GET /models was answered with {status}, which says nothing about the key")
     if model is None:
         raise NotProven(f"{what}; name a model with --model, and it is asked for one token instead")
-    target = b"/v1/messages" if endpoint.is_anthropic else b"/v1/chat/completions"
-    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
-    status = await _status(endpoint, "POST", target, key=0, body=json.dumps(body).encode())
+    target, fields, body = one_token_chat(endpoint, model)
+    status = await _status(endpoint, "POST", target, key=0, fields=fields, body=body)
     _refuse(status)
     if not 200 <= status < 300:
         raise NotProven(f"{what}, and a chat with {status}")
@@ -81,18 +77,23 @@ def _refuse(status: int) -> None:
         raise NotProven(f"the upstream refuses it, with {status}")
 
 
-async def _status(endpoint: Endpoint, method: str, target: bytes, *, key: int | None, body: bytes = b"") -> int:
+async def _status(
+    endpoint: Endpoint,
+    method: str,
+    target: bytes,
+    *,
+    key: int | None,
+    fields: Sequence[tuple[bytes, bytes]] = (),
+    body: bytes = b"",
+) -> int:
     """The answer's status, once the whole answer is here: what broke off proves nothing. Raises httpx.TransportError,
     and leaves no connection open."""
-    fields = [*_FIELDS, (b"anthropic-version", b"2023-06-01")] if endpoint.is_anthropic else [*_FIELDS]
-    if body:
-        fields += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     request = httpx.Request(
         method,
         endpoint.url,
-        headers=endpoint.dress(fields, key),
+        headers=endpoint.dress([*own_fields(endpoint), *fields, _ALONE], key),
         stream=httpx.ByteStream(body),
-        extensions={"target": endpoint.target(target)},
+        extensions={"target": target},
     )
     response = await endpoint.transport.handle_async_request(request)
     assert isinstance(response.stream, httpx.AsyncByteStream)

@@ -4,7 +4,6 @@ It only tells: what a check came to is in `endpoint.health`, and nothing else co
 keys. Those who choose endpoints look there.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import random
@@ -16,8 +15,8 @@ import trio
 from trioproxy.errors import Overloaded
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
+from trioproxy.upstream.own_request import one_token_chat, own_fields
 from trioproxy.upstream.transport import OriginBody
-from trioproxy.wire.headers import Headers
 
 MAX_CHECK_S = 10.0
 """How long a check may take, if the interval is no shorter: one that is answered later would not help a client."""
@@ -103,15 +102,12 @@ async def _fault_in(body: OriginBody, upstream: str) -> str | None:
 
 
 def _request(endpoint: Endpoint, check: HealthCheck) -> httpx.Request:
-    headers: Headers = [(b"accept", b"*/*"), (b"accept-encoding", b"identity"), (b"user-agent", b"trioproxy")]
+    headers = own_fields(endpoint, b"*/*")
     if check.path is not None:
         method, target, content = "GET", check.path.encode("ascii"), b""
     else:
-        method, content = "POST", _chat(check.model)
-        target = endpoint.target(b"/v1/messages" if endpoint.is_anthropic else b"/v1/chat/completions")
-        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
-        if endpoint.is_anthropic:
-            headers.append((b"anthropic-version", b"2023-06-01"))  # it has to be said; the endpoint's own goes first
+        target, fields, content = one_token_chat(endpoint, check.model)
+        method, headers = "POST", headers + fields
     return httpx.Request(
         method,
         endpoint.url,
@@ -119,8 +115,3 @@ def _request(endpoint: Endpoint, check: HealthCheck) -> httpx.Request:
         stream=httpx.ByteStream(content),
         extensions={"target": target, "timeout": {"connect": endpoint.connect_s}},
     )
-
-
-def _chat(model: str | None) -> bytes:
-    messages = [{"role": "user", "content": "hi"}]
-    return json.dumps({"model": model, "messages": messages, "max_tokens": 1}).encode()

@@ -13,6 +13,7 @@ import trio
 from trioproxy.errors import NoHealthyUpstream, ProxyError, UpstreamHeadTimeout, UpstreamProtocolError
 from trioproxy.upstream.attempt import open_attempt
 from trioproxy.upstream.endpoint import Endpoint
+from trioproxy.upstream.own_request import own_fields
 from trioproxy.wire import render
 from trioproxy.wire.headers import Headers, is_encoded
 from trioproxy.wire.models import read_models
@@ -28,14 +29,8 @@ Models = Mapping[str, bytes]
 """A list: each model's entry, as JSON, by its name."""
 
 _TARGET = b"/v1/models"
-_FIELDS: Headers = [
-    (b"accept", b"application/json"),
-    (b"accept-encoding", b"identity"),
-    (b"user-agent", b"trioproxy"),
-]
-# Anthropic gives out twenty models at a time unless asked for more, and none to whom names no version.
+# Anthropic gives out twenty models at a time unless asked for more.
 _ANTHROPIC_TARGET = b"/v1/models?limit=1000"
-_ANTHROPIC_FIELDS: Headers = [*_FIELDS, (b"anthropic-version", b"2023-06-01")]
 _NOT_ASKED = (b"accept", b"content-", b"if-", b"range")
 """What a client says of the answer that it wants, or of its body: it is not the client who gets this answer."""
 
@@ -71,7 +66,7 @@ class _ModelList:
 
     async def get(self, headers: Headers, nursery: trio.Nursery) -> Models | ProxyError:
         """The list, or why there is none. If cancelled, whoever waits for the same fetch begins it anew."""
-        fields = _ANTHROPIC_FIELDS if self._endpoint.is_anthropic else _FIELDS
+        fields = own_fields(self._endpoint)
         if not self._endpoint.has_own_key:
             asked = [header for header in headers if not header[0].startswith(_NOT_ASKED)]
             names = {name for name, _ in asked}
