@@ -110,14 +110,17 @@ class House:
         )
 
     def keepers(self) -> list[Callable[[], Awaitable[None]]]:
-        """What runs beside the requests for as long as the process serves; belongs in its nursery."""
-        checks = [
+        """What runs beside the requests for as long as the process serves; belongs in its nursery. A bug in what only
+        some requests need does not end the others."""
+        beside: list[Callable[[], Awaitable[None]]] = [self.shadows.run, self.hub.run]
+        if self.replicas is not None:
+            beside += [self.replicas.run, self.replicas.keep_store]
+        beside += [
             partial(watch_health, self.endpoints[upstream.name], check)
             for upstream in self.config.upstream
             if (check := _health_check(upstream)) is not None
         ]
-        shared = [] if self.replicas is None else [self.replicas.run, self.replicas.keep_store]
-        return [self.pool.reap, self.load.watch, self.shadows.run, self.hub.run, *shared, *checks]
+        return [self.pool.reap, self.load.watch, *(partial(self._guard, run) for run in beside)]
 
     async def _guard(self, run: Callable[[], Awaitable[None]]) -> None:
         await self.listener.barrier.run_job(run)
