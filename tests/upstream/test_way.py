@@ -2,9 +2,10 @@
 
 import pytest
 
+from trioproxy.policy.plan import Strategy
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
-from trioproxy.upstream.way import Target, Way
+from trioproxy.upstream.way import Target, Way, arranged
 from trioproxy.wire.dialect import Dialect
 
 
@@ -46,3 +47,28 @@ def test_a_canary_gets_what_it_speaks_like_the_others() -> None:
         assert mixed.is_like_others(openai, dialect) is not is_messages
         assert alone.is_like_others(openai, dialect), "it is asked as the others are"
         assert not alone.is_like_others(anthropic, dialect)
+
+
+def order_of(targets: list[Target], first: int | None = None) -> list[int]:
+    return arranged(targets, Strategy.ORDERED, first=first, draw=lambda: 0.5, sticky=None, now=0.0)
+
+
+def test_who_is_unhealthy_is_left_out_also_the_last_one() -> None:
+    targets = [target("a"), target("b")]
+    for one in targets:
+        for _ in range(2):
+            one.endpoint.health.note(False)
+    assert order_of(targets) == []
+    targets[1].endpoint.health.note(True)
+    assert order_of(targets) == [1]
+
+
+async def test_who_has_room_goes_first_and_a_canary_that_was_drawn_before_all() -> None:
+    targets = [
+        Target(Endpoint(name, f"http://{name}/v1", pool=Pool(), connect_s=5, max_concurrent=1, max_waiting=waiting))
+        for name, waiting in (("full", 0), ("waits", 1), ("free", 1))
+    ]
+    for one in targets[:2]:
+        await one.endpoint.slots.take()
+    assert order_of(targets) == [2, 1, 0]
+    assert order_of(targets, first=1) == [1, 2, 0]

@@ -1,4 +1,5 @@
-"""One request's course: which targets it tries, one after the other, and when it gives up. Called by `relay`.
+"""One request's course: which targets it tries, one after the other or two side by side, and when it gives up. Called
+by `relay`.
 
 It acts; what to do is decided elsewhere, purely: the order by `policy/plan`, a second try by `policy/retry` and
 `policy/budget`, one beside the first by `policy/hedge`, who is left alone by `policy/breaker`, `policy/health` and
@@ -13,9 +14,8 @@ import structlog
 import trio
 
 from trioproxy.errors import NoHealthyUpstream, Overloaded, ProxyError, UpstreamFault
-from trioproxy.policy.breaker import usable
 from trioproxy.policy.error_class import ErrorClass, blames, class_of_answer, class_of_fault
-from trioproxy.policy.plan import Candidate, arrange, lot
+from trioproxy.policy.plan import lot
 from trioproxy.policy.retry import Progress, decide, progress_before_head, should_retry
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.upstream.asking import Asker, no_healthy_upstream
@@ -23,7 +23,7 @@ from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.race import Ask, Race
 from trioproxy.upstream.request import Clocks, Form, OriginRequest
-from trioproxy.upstream.way import Target
+from trioproxy.upstream.way import Target, arranged
 from trioproxy.wire.headers import Headers, find, is_event_stream
 from trioproxy.wire.json_object import JsonObject
 
@@ -192,37 +192,20 @@ class Course:
     def _next(self) -> int:
         """The target that is tried now: the first in the order that was not tried yet, else the first again."""
         if not self._order:
-            self._order = self._arranged()
+            self._order = arranged(
+                self._targets,
+                self._way.strategy,
+                first=self._canary,
+                draw=self._dispatcher.draw,
+                sticky=self._sticky(),
+                now=trio.current_time(),
+            )
         if not self._order:
             raise no_healthy_upstream()
         usable = self._usable or self._order
         index = next((one for one in usable if one not in self._tried), usable[0])
         self._tried.add(index)
         return index
-
-    def _arranged(self) -> list[int]:
-        now = trio.current_time()
-        targets = self._targets
-        healthy = [index for index, one in enumerate(targets) if one.endpoint.health.is_healthy]
-        lets_in = usable([targets[index].endpoint.breaker for index in healthy], now)
-        may_enter = {index for index, is_in in zip(healthy, lets_in, strict=True) if is_in}
-        candidates = [
-            Candidate(
-                name=one.name,
-                weight=one.weight,
-                in_flight=one.endpoint.slots.taken,
-                first_content_s=one.endpoint.first_content.value(now),
-                is_usable=index in may_enter and one.endpoint.has_key(now),
-            )
-            for index, one in enumerate(targets)
-        ]
-        order = arrange(candidates, self._way.strategy, draw=self._dispatcher.draw, sticky=self._sticky())
-        # Who has room now goes before those where one would have to wait, and these before those where too many do. A
-        # canary that was drawn goes first.
-        slots = [one.endpoint.slots for one in targets]
-        return sorted(
-            order, key=lambda index: (index != self._canary, not slots[index].has_room, not slots[index].may_wait)
-        )
 
     def _sticky(self) -> str | None:
         kind, _, name = self._way.sticky.partition(":")
@@ -389,11 +372,8 @@ class Course:
         if not self._may_ask_whole or not (kind is ErrorClass.OUTAGE or refuses_stream):
             return False
         self._exchange.notes["batch_fallback"] = self._is_batch = True
-        self._begin_order_anew()
-        return True
-
-    def _begin_order_anew(self) -> None:
         self._tries, self._tried, self._order = 0, set(), []
+        return True
 
     async def _read_error(self, attempt: Attempt) -> None:
         """Read an error's body where it decides about the fallback; it is passed on all the same."""

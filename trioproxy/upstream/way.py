@@ -2,14 +2,15 @@
 along it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from trioproxy.policy.breaker import usable
 from trioproxy.policy.budget import RetryBudget
 from trioproxy.policy.canary import Canary
 from trioproxy.policy.error_class import ErrorClass
 from trioproxy.policy.hedge import Hedge
-from trioproxy.policy.plan import Strategy
+from trioproxy.policy.plan import Candidate, Strategy, arrange
 from trioproxy.policy.retry import RetryRules
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.wire.dialect import Dialect
@@ -77,3 +78,33 @@ class Way:
     def is_like_others(self, target: Target, dialect: Dialect) -> bool:
         """Whether a canary or a shadow speaks what those speak that serve requests of a dialect; else it gets none."""
         return target.endpoint.is_anthropic in {one.endpoint.is_anthropic for one in self.targets_for(dialect)}
+
+
+def arranged(
+    targets: Sequence[Target],
+    strategy: Strategy,
+    *,
+    first: int | None,
+    draw: Callable[[], float],
+    sticky: str | None,
+    now: float,
+) -> list[int]:
+    """The indexes of the targets that may be tried now, in the order in which they are: healthy, let in by their
+    breakers, with a key. Who has room goes before those where one would have to wait, and these before those where too
+    many do; the target `first`, a canary that was drawn, before all. `now` is trio's clock."""
+    healthy = [index for index, one in enumerate(targets) if one.endpoint.health.is_healthy]
+    lets_in = usable([targets[index].endpoint.breaker for index in healthy], now)
+    may_enter = {index for index, is_in in zip(healthy, lets_in, strict=True) if is_in}
+    candidates = [
+        Candidate(
+            name=one.name,
+            weight=one.weight,
+            in_flight=one.endpoint.slots.taken,
+            first_content_s=one.endpoint.first_content.value(now),
+            is_usable=index in may_enter and one.endpoint.has_key(now),
+        )
+        for index, one in enumerate(targets)
+    ]
+    order = arrange(candidates, strategy, draw=draw, sticky=sticky)
+    slots = [one.endpoint.slots for one in targets]
+    return sorted(order, key=lambda index: (index != first, not slots[index].has_room, not slots[index].may_wait))

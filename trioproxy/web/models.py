@@ -3,7 +3,8 @@
 With one upstream and no route its own list passes, as every other path does.
 """
 
-from trioproxy.errors import CancelReason, Draining, ProxyError, UpstreamTotalTimeout
+from trioproxy.errors import ProxyError
+from trioproxy.relay.relay import stopped
 from trioproxy.web.connection import Incoming
 from trioproxy.web.passthrough import pass_through
 from trioproxy.web.service import Service
@@ -23,7 +24,7 @@ async def list_models(service: Service, incoming: Incoming) -> None:
     with lifetime.traffic:
         answers = await service.model_lists.ask(catalog.sources, to_origin(incoming.headers))
     if lifetime.stopped is not None and lifetime.traffic.cancelled_caught:
-        raise _stopped(lifetime.stopped)
+        raise stopped(lifetime.stopped)
     faults = {name: answer for name in catalog.sources if isinstance(answer := answers[name], ProxyError)}
     lists = {name: answer for name, answer in answers.items() if not isinstance(answer, ProxyError)}
     if faults:
@@ -34,9 +35,3 @@ async def list_models(service: Service, incoming: Incoming) -> None:
         return
     entries = [entry or model_entry(model, owner) for model, owner, entry in models]
     await incoming.reply(200, render_models(entries))
-
-
-def _stopped(reason: CancelReason) -> ProxyError:
-    if reason is CancelReason.TOTAL:
-        return UpstreamTotalTimeout("The request took longer than it may take in all.")
-    return Draining("This server is going down; send the request again.")

@@ -3,7 +3,7 @@
 from trioproxy.errors import BadRequest, MethodNotAllowed
 from trioproxy.hub.live import LiveStream
 from trioproxy.policy.replay import Slow
-from trioproxy.relay.shared import read_stream
+from trioproxy.relay.reading import read_stream
 from trioproxy.web.connection import Incoming
 from trioproxy.web.openai import make_call
 from trioproxy.web.service import Service

@@ -15,20 +15,15 @@ Sources: OpenAI's API reference ("Chat completions: streaming"), Anthropic's "St
 """
 
 import re
-from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from trioproxy.errors import BadRequest
+from trioproxy.wire.continued_events import NOT_RESUMABLE, ChatReader, Kind, MessagesReader, Read, Reader
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.json_object import JsonObject
 from trioproxy.wire.prefill import Prefill, is_worth_a_look
 from trioproxy.wire.sse import fields
-
-_decode = msgspec.json.Decoder().decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_encode = msgspec.json.encode
 
 # As in `wire/sse`: a line end, and at least one more.
 _BORDER = re.compile(rb"(?>\r\n|\n|\r)[\r\n]+")
@@ -68,7 +63,7 @@ class Transcript:
         self._prefill = Prefill(dialect, request)
         self._max_held = max_held_bytes
         self._max_text = max_text_bytes
-        self._reader: _Reader = _Messages() if dialect is Dialect.MESSAGES else _Chat()
+        self._reader: Reader = MessagesReader() if dialect is Dialect.MESSAGES else ChatReader()
         self._is_resumable = self._prefill.own is not None
         self._passes = not self._is_resumable  # from here on all is passed as it comes
         self._text = bytearray()  # what was shown, in UTF-8
@@ -146,7 +141,7 @@ class Transcript:
         self._held.clear()
         if self._repeats is not None and not self.saw_error and not self._passes:
             last, data, read = self._read(last)
-            last = b"" if read is None or read.kind is _Kind.UNREADABLE else self._fitted(last, data, read)
+            last = b"" if read is None or read.kind is Kind.UNREADABLE else self._fitted(last, data, read)
         last += self._settled()
         self._is_resumable = False
         self._passes = True
@@ -198,7 +193,7 @@ class Transcript:
     def _take(self, block: bytes) -> bytes | None:
         """What the client gets for one whole event; None for an error that need not be the end."""
         plain, data, read = self._read(block)
-        if read is not None and read.kind is _Kind.ERROR and self.can_continue:
+        if read is not None and read.kind is Kind.ERROR and self.can_continue:
             return None
         if self._repeats is not None:
             return self._fitted(plain, data, read)
@@ -207,7 +202,7 @@ class Transcript:
             self._passes = not self._is_resumable
         return block
 
-    def _read(self, block: bytes) -> tuple[bytes, bytes | None, "_Read | None"]:
+    def _read(self, block: bytes) -> tuple[bytes, bytes | None, Read | None]:
         """The event without a byte order mark, its data, and what it is; None where it has no data."""
         if self._is_at_start:
             block = block.removeprefix(_BOM)
@@ -215,38 +210,38 @@ class Transcript:
         name, data = fields(block)
         return block, data, None if data is None else self._reader.read(name, data)
 
-    def _note(self, kind: "_Kind", text: str) -> None:
+    def _note(self, kind: Kind, text: str) -> None:
         """Take note of what the client is shown."""
         if text and self._is_resumable:
             self._text += text.encode()
-        if kind in _NOT_RESUMABLE or len(self._text) > self._max_text:
+        if kind in NOT_RESUMABLE or len(self._text) > self._max_text:
             self._is_resumable = False
             self._text.clear()
 
     # --- a later attempt ----------------------------------------------------------------------------------------------
 
-    def _fitted(self, block: bytes, data: bytes | None, read: "_Read | None") -> bytes:
+    def _fitted(self, block: bytes, data: bytes | None, read: Read | None) -> bytes:
         """One event of a later attempt as the client gets it, b"" if it gets nothing now."""
         lines = [line for line in _LINE_END.split(block) if line]
         if data is None or read is None:  # comments
             return self._line_end.join([*lines, b"", b""])
-        if read.kind is _Kind.START:
+        if read.kind is Kind.START:
             return b""
         head = b"".join(line + self._line_end for line in lines if line.partition(b":")[0] != b"data")
         fitted = self._spliced(data, read, None)
         before, text = b"", read.text
         if text and self._repeats is not None:
             new = self._repeats.pass_on(text)
-            if new is None and read.kind is _Kind.TEXT:
+            if new is None and read.kind is Kind.TEXT:
                 self._carrier = (head, fitted)
                 return b""
             text = self._repeats.settle() if new is None else new
             self._carrier = None
-            if not text and read.kind is _Kind.TEXT:
+            if not text and read.kind is Kind.TEXT:
                 return b""
             if text != read.text:
                 fitted = self._spliced(fitted, None, text)
-        elif read.kind is not _Kind.PLAIN:
+        elif read.kind is not Kind.PLAIN:
             before = self._settled()
         if read.before:
             before += self._event(b"event: content_block_stop" + self._line_end, read.before)
@@ -260,12 +255,12 @@ class Transcript:
         text = self._repeats.settle()
         head, data = self._carrier
         self._carrier = None
-        self._note(_Kind.TEXT, text)
+        self._note(Kind.TEXT, text)
         return self._event(head, self._spliced(data, None, text))
 
-    def _spliced(self, data: bytes, read: "_Read | None", text: str | None) -> bytes:
+    def _spliced(self, data: bytes, read: Read | None, text: str | None) -> bytes:
         """The event's data with what `read` says of its place, or with another text."""
-        if read is not None and read.kind in (_Kind.ERROR, _Kind.UNREADABLE):
+        if read is not None and read.kind in (Kind.ERROR, Kind.UNREADABLE):
             return data
         try:
             if read is not None:
@@ -318,228 +313,3 @@ class _Repeats:
             same += 1
         self._left_out = self._left_out[same:] if same == len(text) else ""
         return text[same:]
-
-
-class _Kind(Enum):
-    """What an event is to a stream that may have to be gone on from."""
-
-    PLAIN = auto()  # says nothing of the answer
-    START = auto()  # starts the stream, or thinks aloud: not shown a second time
-    TEXT = auto()
-    BLOCK = auto()  # starts or ends a block of text
-    END = auto()  # the answer is complete; the text may be its last
-    OTHER = auto()  # a part of the answer that is no text, or may be none
-    UNREADABLE = auto()
-    ERROR = auto()
-
-
-_NOT_RESUMABLE = {_Kind.END, _Kind.OTHER, _Kind.UNREADABLE, _Kind.ERROR}
-
-
-class _Read(NamedTuple):
-    """What was read of one event.
-
-    `place` is its block's index in the client's stream, `before` the data of an event that has to stand before it.
-    """
-
-    kind: _Kind
-    text: str = ""
-    place: int | None = None
-    before: bytes = b""
-
-
-class _Reader(Protocol):
-    """A dialect, as it is read over all attempts of one stream."""
-
-    def begin_attempt(self) -> None:
-        """What is read from here on is another origin's."""
-        ...
-
-    def read(self, name: bytes, data: bytes) -> _Read:
-        """What an event is. Must not raise, whatever the bytes."""
-        ...
-
-    def fit(self, data: bytes, read: _Read) -> bytes:
-        """A later attempt's event in its place in the client's stream. Raises BadRequest or a DecodeError."""
-        ...
-
-    def with_text(self, data: bytes, text: str) -> bytes:
-        """The event with another text. Raises BadRequest or a DecodeError."""
-        ...
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = _decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-_IDENTITY = ("id", "created", "model", "system_fingerprint")
-_THOUGHTS = {"reasoning", "reasoning_content", "reasoning_details"}
-
-
-class _Chat:
-    """Chat completions with one choice."""
-
-    def __init__(self) -> None:
-        self._identity: dict[str, bytes] | None = None  # the first attempt's; None until a choice was seen
-
-    def begin_attempt(self) -> None:
-        pass  # can only be once there was a text, and then there is an identity
-
-    def read(self, name: bytes, data: bytes) -> _Read:
-        if data == b"[DONE]":
-            return _Read(_Kind.END)
-        value = _object(data)
-        if value is None:
-            return _Read(_Kind.UNREADABLE)
-        if value.get("error"):
-            return _Read(_Kind.ERROR)
-        choices = value.get("choices")
-        if choices == []:
-            return _Read(_Kind.PLAIN)  # usage, or what a filter says of the prompt
-        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-            return _Read(_Kind.OTHER)
-        if self._identity is None:
-            self._identity = _members(data, _IDENTITY)
-        return _of_choice(choices[0])
-
-    def fit(self, data: bytes, read: _Read) -> bytes:
-        if data == b"[DONE]":
-            return data
-        chunk = JsonObject.parse(data)
-        if "choices" not in chunk.members:
-            return data
-        values = dict(self._identity or {})
-        if b'"role"' in data:
-            values["choices"] = _with_delta(chunk, None)
-        return chunk.replace(values)
-
-    def with_text(self, data: bytes, text: str) -> bytes:
-        chunk = JsonObject.parse(data)
-        return chunk.replace({"choices": _with_delta(chunk, text)})
-
-
-def _members(data: bytes, names: tuple[str, ...]) -> dict[str, bytes]:
-    try:
-        members = JsonObject.parse(data).members
-    except BadRequest:
-        return {}
-    return {name: bytes(members[name]) for name in names if name in members}
-
-
-def _of_choice(choice: dict[str, Any]) -> _Read:
-    delta = choice.get("delta") or {}
-    if choice.get("index", 0) != 0 or choice.get("logprobs") or not isinstance(delta, dict):
-        return _Read(_Kind.OTHER)
-    text = delta.get("content") or ""
-    more = {name for name, value in delta.items() if value and name not in ("role", "content")}
-    if not isinstance(text, str) or more - _THOUGHTS:
-        return _Read(_Kind.OTHER)
-    if choice.get("finish_reason"):
-        return _Read(_Kind.END, text)
-    if text:
-        return _Read(_Kind.TEXT, text)
-    return _Read(_Kind.START if more or delta.get("role") else _Kind.PLAIN)
-
-
-def _with_delta(chunk: JsonObject, text: str | None) -> bytes:
-    """The chunk's one choice without a role, and with this text unless it is None; other values as they are."""
-    choices = _decode_list(chunk.members["choices"])
-    if len(choices) != 1:
-        return bytes(chunk.members["choices"])
-    choice = JsonObject.parse(bytes(choices[0]))
-    delta: dict[str, bytes] = {}
-    if choice.members.get("delta", b"null") != b"null":
-        delta = {name: bytes(value) for name, value in JsonObject.parse(bytes(choice.members["delta"])).members.items()}
-        delta.pop("role", None)
-    if text is not None:
-        delta["content"] = _encode(text)
-    joined = b",".join(_encode(name) + b":" + value for name, value in delta.items())
-    return b"[" + choice.replace({"delta": b"{" + joined + b"}"}) + b"]"
-
-
-class _Messages:
-    """Anthropic's messages. Blocks have indexes; a later attempt's text goes on in our block if that is open."""
-
-    def __init__(self) -> None:
-        self._open: int | None = None  # the block of text that was started and not ended, as the client knows it
-        self._next = 0  # the index of the client's next block
-        self._shift = 0  # from the origin's index to the client's
-        self._joins = False  # the attempt's first block of text goes on in ours
-
-    def begin_attempt(self) -> None:
-        self._joins = self._open is not None
-        self._shift = self._next if self._open is None else self._open
-
-    def read(self, name: bytes, data: bytes) -> _Read:
-        value = _object(data)
-        if value is None:
-            return _Read(_Kind.UNREADABLE)
-        match value.get("type") or name.decode("ascii", "replace"):
-            case "ping":
-                return _Read(_Kind.PLAIN)
-            case "message_start":
-                return _Read(_Kind.START)
-            case "content_block_start":
-                return self._start(value)
-            case "content_block_delta":
-                return self._delta(value)
-            case "content_block_stop":
-                return self._stop(value)
-            case "message_delta" | "message_stop":
-                return _Read(_Kind.END, before=self._made_up_stop())
-            case "error":
-                return _Read(_Kind.ERROR)
-        return _Read(_Kind.ERROR if value.get("error") else _Kind.OTHER)
-
-    def fit(self, data: bytes, read: _Read) -> bytes:
-        return data if read.place is None else JsonObject.parse(data).replace({"index": b"%d" % read.place})
-
-    def with_text(self, data: bytes, text: str) -> bytes:
-        event = JsonObject.parse(data)
-        delta = JsonObject.parse(bytes(event.members["delta"]))
-        return event.replace({"delta": delta.replace({"text": _encode(text)})})
-
-    def _index(self, value: dict[str, Any]) -> int | None:
-        index = value.get("index")
-        return index + self._shift if type(index) is int and index >= 0 else None
-
-    def _start(self, value: dict[str, Any]) -> _Read:
-        block = value.get("content_block")
-        is_text = isinstance(block, dict) and block.get("type") == "text" and not block.get("text")
-        before = b""
-        if self._joins:
-            self._joins = False
-            if is_text:
-                return _Read(_Kind.START)
-            before = self._made_up_stop()
-            self._shift += 1
-        index = self._index(value)
-        if index is None:
-            return _Read(_Kind.OTHER, before=before)
-        self._next = index + 1
-        self._open = index if is_text else None
-        return _Read(_Kind.BLOCK if is_text else _Kind.OTHER, place=index, before=before)
-
-    def _delta(self, value: dict[str, Any]) -> _Read:
-        index, delta = self._index(value), value.get("delta")
-        if index is None or index != self._open or not isinstance(delta, dict) or delta.get("type") != "text_delta":
-            return _Read(_Kind.OTHER, place=index)
-        text = delta.get("text")
-        return _Read(_Kind.TEXT, text, index) if isinstance(text, str) else _Read(_Kind.OTHER, place=index)
-
-    def _stop(self, value: dict[str, Any]) -> _Read:
-        index = self._index(value)
-        if index is None or index != self._open:
-            return _Read(_Kind.OTHER, place=index)
-        self._open = None
-        return _Read(_Kind.BLOCK, place=index)
-
-    def _made_up_stop(self) -> bytes:
-        """The end of our block, where a later origin has nothing to add to it: each block that was started is ended.
-        In a first attempt it is not written, as that passes as it is."""
-        index, self._open = self._open, None
-        return b"" if index is None else b'{"type":"content_block_stop","index":%d}' % index

@@ -8,34 +8,24 @@ Sources: OpenAI's API reference ("Streaming", "Responses: streaming events"), An
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
 from trioproxy.wire.dialect import Dialect
+from trioproxy.wire.joined_json import JoinedObject, Members, Meter, Misfit, list_of, members_of
 from trioproxy.wire.sse import Framer
 
 MAX_BYTES = 64 * 2**20
 """How much of an answer is held, unless told otherwise."""
 
-_MEMBER_BYTES = 256
-"""What a member or an entry costs beside its text: many small ones must count as well."""
 _LINES_BYTES = 4096
 """What an event may have beside its data: its name, an `id`, comments."""
-_DEEPEST = 4
-"""Objects below are not merged: the last one counts. It bounds how often the same bytes are read."""
 
 _NULL = b"null"
-_NOTHING = (_NULL, b'""')
-"""Values that take no other's place: continuing chunks may have an empty id or name."""
-_ONCE = frozenset({"role", "id", "type", "name", "index", "expires_at"})
-"""Texts that are not written bit by bit: some origins repeat them with each chunk."""
-
-_Members = dict[str, msgspec.Raw]
-_decode_members = msgspec.json.Decoder(_Members | None).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw] | None).decode
+_decode_members = msgspec.json.Decoder(Members | None).decode
 _Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _decode_index: Callable[[msgspec.Raw | bytes], int] = msgspec.json.Decoder(_Index).decode
 _decode_text = msgspec.json.Decoder(str | None).decode
@@ -109,132 +99,7 @@ class Fold:
         return None if self.problem is not None else self._folding.answer()
 
 
-class _Misfit(Exception):
-    """An event does not go with those before it."""
-
-
-class _Meter:
-    """How many bytes the objects of one answer hold."""
-
-    __slots__ = ("held",)
-
-    def __init__(self) -> None:
-        self.held = 0
-
-
-class _Object:
-    """A JSON object under way: each member is JSON text, or again such an object."""
-
-    __slots__ = ("_depth", "_members", "_meter")
-
-    def __init__(self, meter: _Meter, depth: int = 0) -> None:
-        self._members: dict[str, bytearray | _Object] = {}
-        self._meter = meter
-        self._depth = depth
-        meter.held += _MEMBER_BYTES
-
-    def keep(self, name: str, value: msgspec.Raw | bytes) -> None:
-        """The last value counts, but one that says nothing takes no other's place."""
-        text = bytes(value)
-        if text not in _NOTHING or self._is_null(name):
-            self._put(name, bytearray(text))
-
-    def keep_all(self, members: Mapping[str, msgspec.Raw]) -> None:
-        for name, value in members.items():
-            self.keep(name, value)
-
-    def grow(self, name: str, value: msgspec.Raw | bytes) -> None:
-        """Texts are joined, lists extended, objects grow member by member; of all else the last value counts.
-
-        Raises _Misfit where these three follow one another."""
-        old = self._members.get(name)
-        text = bytes(value)
-        if old is None or self._is_null(name):
-            self._put(name, self._started(text))
-        elif text == _NULL:
-            return
-        elif name in _ONCE:
-            self.keep(name, text)
-        elif isinstance(old, _Object):
-            if text[:1] != b"{":
-                raise _Misfit
-            old.grow_all(_members(text))
-        elif bytes(old[:1]) in (b'"', b"["):
-            if not text.startswith(bytes(old[:1])):
-                raise _Misfit
-            before = len(old)
-            _join(old, text)
-            self._meter.held += len(old) - before
-        else:
-            self.keep(name, text)
-
-    def grow_all(self, members: Mapping[str, msgspec.Raw]) -> None:
-        for name, value in members.items():
-            self.grow(name, value)
-
-    def says(self, name: str) -> bool:
-        """Whether a member is there and not null or empty."""
-        value = self._members.get(name)
-        return isinstance(value, _Object) or (value is not None and not value.startswith((_NULL, b'""', b"[]")))
-
-    def _is_null(self, name: str) -> bool:
-        """Whether a member is null, or not there."""
-        value = self._members.get(name)
-        return value is None or (isinstance(value, bytearray) and value.startswith(_NULL))
-
-    def members(self) -> _Members:
-        """What it has become, in the order in which the names came."""
-        return {
-            name: value.render() if isinstance(value, _Object) else msgspec.Raw(bytes(value))
-            for name, value in self._members.items()
-        }
-
-    def render(self) -> msgspec.Raw:
-        return msgspec.Raw(_encode(self.members()))
-
-    def _started(self, text: bytes) -> "bytearray | _Object":
-        if text[:1] == b"{" and self._depth < _DEEPEST:
-            inner = _Object(self._meter, self._depth + 1)
-            inner.grow_all(_members(text))
-            return inner
-        return bytearray(b"[" + _items(text) + b"]") if text[:1] == b"[" else bytearray(text)
-
-    def _put(self, name: str, value: "bytearray | _Object") -> None:
-        old = self._members.get(name)
-        if old is None:
-            self._meter.held += len(name) + _MEMBER_BYTES
-        elif isinstance(old, bytearray):
-            self._meter.held -= len(old)
-        if isinstance(value, bytearray):
-            self._meter.held += len(value)
-        self._members[name] = value
-
-
-def _join(old: bytearray, text: bytes) -> None:
-    """Put a text behind a text, inside its quotes, or a list behind a list."""
-    if text[:1] == b'"':
-        old[-1:] = text[1:]
-        return
-    items = _items(text)
-    if items:
-        old[-1:] = (b"," if len(old) > 2 else b"") + items + b"]"
-
-
-def _items(text: bytes) -> bytes:
-    """What a list's brackets hold."""
-    return text[1:-1].strip(b" \t\r\n")
-
-
-def _members(value: msgspec.Raw | bytes) -> _Members:
-    """An object's members; null has none."""
-    return _decode_members(value) or {}
-
-
-def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
-    return _decode_list(value) or []
-
-
-def _is_error(members: _Members) -> bool:
+def _is_error(members: Members) -> bool:
     """An error object in place of an event, as `StreamWatch` knows it."""
     error = bytes(members.get("error", _RAW_NULL))
     return (error[:1] == b"{" and error[1:-1].strip() != b"") or (error[:1] == b'"' and error != b'""')
@@ -250,7 +115,7 @@ class _Folding:
         self.error: bytes | None = None
         self.is_over = False  # behind a terminal or a problem: the rest is dropped
         self.is_last = False  # what comes now was not ended by a blank line, and may be half an event
-        self.meter = _Meter()
+        self.meter = Meter()
         self._max_bytes = max_bytes
         self._forget()
 
@@ -270,7 +135,7 @@ class _Folding:
             return
         try:
             self._fold(name, data)
-        except (msgspec.ValidationError, _Misfit):
+        except (msgspec.ValidationError, Misfit):
             self.fail(Problem.MISFIT)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if not self.is_last:
@@ -293,14 +158,14 @@ class _Folding:
         """Start with nothing."""
 
     def _fold(self, name: bytes, data: bytes) -> None:
-        """Take one event. May raise _Misfit, and what decoding raises."""
+        """Take one event. May raise Misfit, and what decoding raises."""
 
-    def _event(self, name: bytes, data: bytes) -> tuple[str, _Members]:
+    def _event(self, name: bytes, data: bytes) -> tuple[str, Members]:
         """An event's type, from its data or else its name, and its members. An error event is a problem."""
         str(data, "utf-8")  # what is no UTF-8 is no JSON; inside of a text the decoder would not look
         members = _decode_members(data)
         if members is None:
-            raise _Misfit
+            raise Misfit
         kind = _decode_text(members.get("type", _RAW_NULL)) or name.decode("ascii", "replace")
         if kind == "error" or _is_error(members):
             self.fail(Problem.ERROR)
@@ -312,10 +177,10 @@ class _Folding:
 class _Choice:
     """One choice of chat or completions. `fields` is all that is no message."""
 
-    def __init__(self, meter: _Meter) -> None:
-        self.fields = _Object(meter)
-        self._message = _Object(meter)
-        self._calls: dict[int, _Object] = {}
+    def __init__(self, meter: Meter) -> None:
+        self.fields = JoinedObject(meter)
+        self._message = JoinedObject(meter)
+        self._calls: dict[int, JoinedObject] = {}
         self._has_calls = False
         self._meter = meter
 
@@ -323,25 +188,25 @@ class _Choice:
     def is_finished(self) -> bool:
         return self.fields.says("finish_reason")
 
-    def take(self, choice: _Members) -> None:
+    def take(self, choice: Members) -> None:
         for name, value in choice.items():
             if name == "delta":
-                self._take_delta(_members(value))
+                self._take_delta(members_of(value))
             elif name in ("text", "logprobs"):
                 self.fields.grow(name, value)
             elif name != "index":
                 self.fields.keep(name, value)
 
-    def _take_delta(self, delta: _Members) -> None:
+    def _take_delta(self, delta: Members) -> None:
         for name, value in delta.items():
             if name == "tool_calls" and value != _RAW_NULL:
                 self._has_calls = True
-                for call in _list(value):
-                    self._take_call(_members(call))
+                for call in list_of(value):
+                    self._take_call(members_of(call))
             else:
                 self._message.grow(name, value)
 
-    def _take_call(self, call: _Members) -> None:
+    def _take_call(self, call: Members) -> None:
         """Put by its index; an origin that gives none sends each call whole, with its id."""
         given = call.pop("index", _RAW_NULL)
         last = max(self._calls, default=-1)
@@ -350,10 +215,10 @@ class _Choice:
         else:
             at = last + 1 if last < 0 or _decode_text(call.get("id", _RAW_NULL)) else last
         if at not in self._calls:
-            self._calls[at] = _Object(self._meter)
+            self._calls[at] = JoinedObject(self._meter)
         self._calls[at].grow_all(call)
 
-    def chat(self, index: int) -> _Members:
+    def chat(self, index: int) -> Members:
         """The choice of a chat. `content` is null, not empty, where something else was said in its place."""
         message: dict[str, msgspec.Raw] = {"role": msgspec.Raw(b'"assistant"'), "content": _RAW_NULL}
         message |= self._message.members()
@@ -365,7 +230,7 @@ class _Choice:
         place = {"index": msgspec.Raw(b"%d" % index), "message": msgspec.Raw(_encode(message))}
         return place | {"finish_reason": _RAW_NULL} | self.fields.members()
 
-    def completion(self, index: int) -> _Members:
+    def completion(self, index: int) -> Members:
         """The choice of a legacy completion."""
         place = {"text": msgspec.Raw(b'""'), "index": msgspec.Raw(b"%d" % index), "finish_reason": _RAW_NULL}
         return place | self.fields.members()
@@ -384,7 +249,7 @@ class _Chunks(_Folding):
         return finished or super().is_complete
 
     def _forget(self) -> None:
-        self._head = _Object(self.meter)
+        self._head = JoinedObject(self.meter)
         self._choices: dict[int, _Choice] = {}
 
     def _fold(self, name: bytes, data: bytes) -> None:
@@ -396,14 +261,14 @@ class _Chunks(_Folding):
             return  # no chunk: a ping, or what an origin has of its own
         for member, value in chunk.items():
             if member == "choices":
-                for choice in map(_members, _list(value)):
+                for choice in map(members_of, list_of(value)):
                     self._choice(choice).take(choice)
             elif member == "created" and value == _RAW_ZERO and self._head.says("created"):
                 continue  # a filter's afterthought, which has no time of its own
             elif member not in ("object", "obfuscation"):  # the latter is padding
                 self._head.keep(member, value)
 
-    def _choice(self, choice: _Members) -> _Choice:
+    def _choice(self, choice: Members) -> _Choice:
         index = _decode_index(choice.get("index", b"0"))
         if index not in self._choices:
             self._choices[index] = _Choice(self.meter)
@@ -437,7 +302,7 @@ class _Response(_Folding):
         if kind in _RESPONSE_ENDS:
             response = bytes(event.get("response", _RAW_NULL))
             if response[:1] != b"{":
-                raise _Misfit
+                raise Misfit
             self._response = response
             self.meter.held += len(response)
             self.is_over = True
@@ -449,12 +314,12 @@ class _Response(_Folding):
 class _Block:
     """One content block of a message, and what came so far of a tool's input, as a JSON string of JSON."""
 
-    def __init__(self, meter: _Meter, start: _Members) -> None:
-        self.content = _Object(meter)
+    def __init__(self, meter: Meter, start: Members) -> None:
+        self.content = JoinedObject(meter)
         self.content.grow_all(start)
-        self._input = _Object(meter)
+        self._input = JoinedObject(meter)
 
-    def take(self, delta: _Members) -> None:
+    def take(self, delta: Members) -> None:
         for name, value in delta.items():
             if name == "partial_json":
                 self._input.grow(name, value)
@@ -476,56 +341,56 @@ class _Message(_Folding):
     """Anthropic's Messages API."""
 
     def _forget(self) -> None:
-        self._message: _Object | None = None
-        self._usage: _Object | None = None
+        self._message: JoinedObject | None = None
+        self._usage: JoinedObject | None = None
         self._blocks: dict[int, _Block] = {}
 
     def _fold(self, name: bytes, data: bytes) -> None:
         kind, event = self._event(name, data)
         match kind:
             case "message_start":
-                self._start(_members(event.get("message", _RAW_NULL)))
+                self._start(members_of(event.get("message", _RAW_NULL)))
             case "content_block_start":
-                self._blocks[self._index(event)] = _Block(self.meter, _members(event.get("content_block", _RAW_NULL)))
+                self._blocks[self._index(event)] = _Block(self.meter, members_of(event.get("content_block", _RAW_NULL)))
             case "content_block_delta":
-                self._block(event).take(_members(event.get("delta", _RAW_NULL)))
+                self._block(event).take(members_of(event.get("delta", _RAW_NULL)))
             case "content_block_stop":
                 self._block(event).close()
             case "message_delta":
                 self._change(event)
             case "message_stop":
                 if self._message is None:
-                    raise _Misfit
+                    raise Misfit
                 self.is_over = True
 
-    def _start(self, message: _Members) -> None:
-        self._message = _Object(self.meter)
-        for index, block in enumerate(_list(message.pop("content", _RAW_NULL))):
-            self._blocks[index] = _Block(self.meter, _members(block))
+    def _start(self, message: Members) -> None:
+        self._message = JoinedObject(self.meter)
+        for index, block in enumerate(list_of(message.pop("content", _RAW_NULL))):
+            self._blocks[index] = _Block(self.meter, members_of(block))
         self._take(message)
 
-    def _change(self, event: _Members) -> None:
-        self._take(_members(event.pop("delta", _RAW_NULL)))
+    def _change(self, event: Members) -> None:
+        self._take(members_of(event.pop("delta", _RAW_NULL)))
         event.pop("type", None)
         self._take(event)
 
-    def _take(self, members: _Members) -> None:
+    def _take(self, members: Members) -> None:
         """Members of the message. Usage counts up: a later number takes the earlier one's place."""
         if self._message is None:
-            raise _Misfit
+            raise Misfit
         usage = members.pop("usage", None)
         self._message.keep_all(members)
         if usage is not None:
-            self._usage = self._usage or _Object(self.meter)
-            self._usage.keep_all(_members(usage))
+            self._usage = self._usage or JoinedObject(self.meter)
+            self._usage.keep_all(members_of(usage))
 
-    def _index(self, event: _Members) -> int:
+    def _index(self, event: Members) -> int:
         return _decode_index(event.get("index", _RAW_NULL))
 
-    def _block(self, event: _Members) -> _Block:
+    def _block(self, event: Members) -> _Block:
         index = self._index(event)
         if index not in self._blocks:
-            raise _Misfit
+            raise Misfit
         return self._blocks[index]
 
     def answer(self) -> bytes | None:
