@@ -4,7 +4,9 @@
     ├── BadRequest                    downstream  400     invalid_body
     │   ├── InvalidPath               downstream  400     invalid_path
     │   ├── InvalidKey                downstream  401     invalid_api_key
+    │   ├── RequestRefused            downstream  400     request_refused   (by a rule of ours, or by the plugin)
     │   ├── ForeignOrigin             downstream  403     foreign_origin
+    │   ├── ModelNotAllowed           downstream  403     model_not_allowed
     │   ├── UnknownPath               downstream  404     unknown_path
     │   ├── StreamNotFound            downstream  404     stream_not_found
     │   ├── MethodNotAllowed          downstream  405     method_not_allowed
@@ -13,6 +15,8 @@
     │   ├── RequestTooLarge           downstream  413     request_too_large
     │   ├── UriTooLong                downstream  414     uri_too_long
     │   ├── ForeignHost               downstream  421     foreign_host
+    │   ├── RateLimited               downstream  429     rate_limit_exceeded
+    │   ├── QuotaExceeded             downstream  429     insufficient_quota
     │   ├── HeadersTooLarge           downstream  431     headers_too_large
     │   ├── CodingNotSupported        downstream  501     not_implemented
     │   └── VersionNotSupported       downstream  505     http_version_not_supported
@@ -43,6 +47,7 @@ How far the request was when it failed is not in the error: the exchange knows i
 bytes, `upstream/faults` turns httpx errors into these. The table of statuses and codes is the README's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -85,8 +90,9 @@ class ProxyError(Exception):
     """An error that a client can be told of, in the envelope of its dialect.
 
     `status` is the HTTP status used while no head went out, `type` the OpenAI error type, `code` the stable word from
-    the README's table, `param` the request's field to blame, `retry_after_s` seconds or None, `deadline` the clock that
-    ran out if one did. The message is shown to clients: it says what to do and holds nothing internal.
+    the README's table, `param` the request's field to blame, `retry_after_s` seconds or None, `should_retry` what SDKs
+    are told where that is another thing than the status says, `deadline` the clock that ran out if one did, `told` more
+    header fields for the client. The message is shown to clients: it says what to do and holds nothing internal.
     """
 
     source = Source.PROXY
@@ -94,8 +100,10 @@ class ProxyError(Exception):
     type = "server_error"
     code = "internal_error"
     param: str | None = None
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
+    should_retry: bool | None = None
     deadline: Deadline | None = None
+    told: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -120,9 +128,24 @@ class InvalidKey(BadRequest):
     code = "invalid_api_key"
 
 
+class RequestRefused(BadRequest):
+    """By a rule of the configuration or by the plugin, which chooses the status."""
+
+    code = "request_refused"
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+
+
 class ForeignOrigin(BadRequest):
     status = 403
     code = "foreign_origin"
+
+
+class ModelNotAllowed(BadRequest):
+    status = 403
+    code = "model_not_allowed"
 
 
 class UnknownPath(BadRequest):
@@ -180,6 +203,30 @@ class UriTooLong(BadRequest):
 class ForeignHost(BadRequest):
     status = 421
     code = "foreign_host"
+
+
+class RateLimited(BadRequest):
+    """Over a limit. `kind` is what OpenAI calls the type of such an error: "requests" or "tokens"; after
+    `retry_after_s` there is room again, if nobody else takes it; None: there will never be enough for this request."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str = "requests", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after_s = retry_after_s
+        self.should_retry = None if retry_after_s is not None else False
+
+
+class QuotaExceeded(BadRequest):
+    """A budget is empty: repeating does not help."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    should_retry = False
 
 
 class HeadersTooLarge(BadRequest):
@@ -316,6 +363,14 @@ class HubFull(ProxyError):
 class StateUnavailable(ProxyError):
     status = 503
     code = "state_unavailable"
+    retry_after_s = 1
+
+
+class PluginTimeout(ProxyError):
+    """The plugin did not decide in time."""
+
+    status = 503
+    code = "plugin_timeout"
     retry_after_s = 1
 
 

@@ -6,7 +6,8 @@ either: messages come from `errors`, never from an exception of a library.
 Sources: OpenAI's API reference ("Error codes"), Anthropic's ("Errors"), and what their SDKs raise on.
 """
 
-from typing import Any
+from math import ceil
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +29,9 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+
+_LEAST_WAIT_S: Final = 1
+"""Clients that are told to come back sooner come back in crowds."""
 
 _STATUS_BY_WORD = {
     "authentication_error": 401,
@@ -60,8 +64,12 @@ def response(error: ProxyError, dialect: Dialect, request_id: str) -> tuple[int,
         (b"x-request-id", request_id.encode("ascii")),
     ]
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % error.retry_after_s))
-        headers.append((b"retry-after-ms", b"%d" % (1000 * error.retry_after_s)))
+        wait_s = max(_LEAST_WAIT_S, error.retry_after_s)
+        headers.append((b"retry-after", b"%d" % ceil(wait_s)))
+        headers.append((b"retry-after-ms", b"%d" % ceil(1000 * wait_s)))
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    headers += error.told
     allow = getattr(error, "allow", None)
     if allow:
         headers.append((b"allow", allow.encode("ascii")))
