@@ -1,1 +1,2 @@
-"""What replicas share, behind interfaces: streams that outlive a connection. The only door to coredis."""
+"""What replicas share, behind interfaces: streams that outlive a connection, and what limits count. The only door to
+coredis and sqlite3."""

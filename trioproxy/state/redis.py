@@ -13,8 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Never
 
 import trio
-from coredis.exceptions import NoScriptError, RedisError
+from coredis.exceptions import RedisError
 
+from trioproxy.state.redis_calls import Call, Script, refusal, run_all, send_all
 from trioproxy.state.redis_link import Address, Command, RedisLink, Value
 from trioproxy.state.redis_scripts import (
     APPEND,
@@ -28,7 +29,6 @@ from trioproxy.state.redis_scripts import (
     RENEW,
     SHARE,
     STOP,
-    Script,
 )
 from trioproxy.state.streams import (
     Batch,
@@ -48,9 +48,6 @@ _PING_S: Final = 5.0
 """How often a quiet connection is tried: a server that vanished without a word sends nothing that would tell."""
 _MOST_EVENTS: Final = 4096
 """About how many events one read brings; so many share the streams in it."""
-
-_Call = tuple[Script, Sequence[bytes], Sequence[Value]]
-"""A script, its keys, its arguments."""
 
 
 class RedisStore:
@@ -106,7 +103,7 @@ class RedisStore:
             holder = await self._hold(share, record) if share else stream_id
             is_claimed = holder == stream_id
             if not is_claimed:
-                await self._send([(b"DEL", self._record_key(stream_id))])
+                await send_all(self._commands, [(b"DEL", self._record_key(stream_id))])
             return holder
         finally:
             if not is_claimed:
@@ -139,10 +136,10 @@ class RedisStore:
             await self._run(DROP_SHARE, [share], [stream_id.encode()])
 
     async def renew(self, stream_ids: Collection[str]) -> Renewal:
-        calls: list[_Call] = [(RENEW, self._keys(stream_id), self._lease) for stream_id in stream_ids]
+        calls: list[Call] = [(RENEW, self._keys(stream_id), self._lease) for stream_id in stream_ids]
         shares = [(self._own[stream_id], stream_id.encode()) for stream_id in stream_ids if self._own.get(stream_id)]
         calls += [(KEEP_SHARE, [share], [self._lease[1], holder]) for share, holder in shares]
-        answers = dict(zip(stream_ids, await self._run_all(calls), strict=False))
+        answers = dict(zip(stream_ids, await run_all(self._commands, calls), strict=False))
         lost = frozenset(stream_id for stream_id, answer in answers.items() if answer == 0)
         for stream_id in lost:
             self._own.pop(stream_id, None)
@@ -184,7 +181,7 @@ class RedisStore:
         try:
             answer: Any = await self._reading.call(*command, wait_s=MOMENT_S)
         except RedisError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         found = {ids[key]: _batch(positions[ids[key]], entries) for key, entries in (answer or {}).items()}
         return found | await self._look_at_quiet(positions, found.keys())
 
@@ -208,7 +205,8 @@ class RedisStore:
         now = trio.current_time()
         seen = {stream_id: now if stream_id in told else self._looked_at.get(stream_id, now) for stream_id in positions}
         quiet = [stream_id for stream_id, at in seen.items() if now >= at + self._limits.look_s]
-        answers: list[Any] = await self._run_all([(CHECK, self._keys(stream_id), []) for stream_id in quiet])
+        checks: list[Call] = [(CHECK, self._keys(stream_id), []) for stream_id in quiet]
+        answers: list[Any] = await run_all(self._commands, checks)
         self._looked_at = seen | dict.fromkeys(quiet, now)
         found = {}
         for stream_id, (state, newest, last, outcome) in zip(quiet, answers, strict=True):
@@ -225,26 +223,8 @@ class RedisStore:
             raise StreamLost(f"The stream {stream_id} is not produced here any more.")
 
     async def _run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Value]) -> object:
-        [answer] = await self._run_all([(script, keys, arguments)])
+        [answer] = await run_all(self._commands, [(script, keys, arguments)])
         return answer
-
-    async def _run_all(self, calls: Sequence[_Call]) -> list[object]:
-        """Run scripts, one behind the other. A server that does not know one of them gets all again, with their text:
-        each may be done twice."""
-        if not calls:
-            return []
-        try:
-            return await self._commands.call_all([_command(b"EVALSHA", call[0].sha, call) for call in calls])
-        except NoScriptError:
-            return await self._send([_command(b"EVAL", call[0].source, call) for call in calls])
-        except RedisError as error:
-            raise _refusal(error) from error
-
-    async def _send(self, commands: Sequence[Command]) -> list[object]:
-        try:
-            return await self._commands.call_all(commands)
-        except RedisError as error:
-            raise _refusal(error) from error
 
     def _take_stop(self, message: bytes) -> None:
         """Somebody wants a stream to be stopped; perhaps it is ours."""
@@ -278,15 +258,6 @@ class RedisStore:
 
 
 _FATES: Final = {b"ended": Fate.ENDED, b"lost": Fate.OWNER_LOST, b"forgotten": Fate.FORGOTTEN}
-
-
-def _command(name: bytes, script: bytes, call: _Call) -> Command:
-    _, keys, arguments = call
-    return (name, script, len(keys), *keys, *arguments)
-
-
-def _refusal(error: RedisError) -> StateUnavailable:
-    return StateUnavailable(f"Redis refuses: {error}")
 
 
 def _id_at(position: int) -> bytes:

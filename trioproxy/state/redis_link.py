@@ -32,6 +32,10 @@ _BREAKS: Final = (RedisError, anyio.ClosedResourceError, anyio.BrokenResourceErr
 """What coredis raises where a connection breaks; anyio's, if it breaks at that very moment."""
 
 
+class NotSent(StateUnavailable):
+    """There is no connection: nothing was done, and nothing will be."""
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a server is and who we are there. `tls` None: in the clear."""
@@ -70,13 +74,21 @@ def address_of(url: str, ca_file: str | None = None) -> Address:
 class RedisLink:
     """One connection, up or down. `keep` belongs in a nursery; without it every call says that there is none.
 
-    `channel`: what it listens to, if anything; whoever hears calls `hear`.
+    `channel`: what it listens to, if anything; whoever hears calls `hear`. `greeting`: what each new connection says
+    before anything else; where the server refuses that, there is no connection.
     """
 
-    def __init__(self, address: Address, timeout_s: float, channel: bytes | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        timeout_s: float,
+        channel: bytes | None = None,
+        greeting: Callable[[], Sequence[Command]] | None = None,
+    ) -> None:
         self._address = address
         self._timeout_s = timeout_s
         self._channel = channel
+        self._greeting = greeting
         self._connection: TCPConnection | None = None
         self._fault: str | None = None  # why the last attempt to connect failed
         self._news = trio.Event()  # it came up, or an attempt failed
@@ -101,8 +113,9 @@ class RedisLink:
     async def call(self, *command: Value, wait_s: float = 0.0) -> object:
         """Send a command and return its answer. `wait_s`: how long the command itself may block, at the server.
 
-        Raises StateUnavailable: at once if the last attempt to connect failed. Raises RedisError if the server says
-        that it cannot do this. If cancelled, the command may have been done; its answer is dropped when it comes.
+        Raises StateUnavailable: at once, as NotSent, if the last attempt to connect failed. Raises RedisError if the
+        server says that it cannot do this. If cancelled, the command may have been done; its answer is dropped when it
+        comes.
         """
         [answer] = await self.call_all([command], wait_s=wait_s)
         return answer
@@ -124,8 +137,9 @@ class RedisLink:
                 ]
                 return [await request for request in requests]
         except trio.TooSlowError:
-            if connection is not None:
-                connection.invalidate()
+            if connection is None:
+                raise NotSent(f"There was no connection to Redis within {self._timeout_s:g} s.") from None
+            connection.invalidate()
             raise StateUnavailable(f"Redis did not answer within {self._timeout_s:g} s.") from None
         except _BREAKS as error:
             if connection is not None and connection.usable and isinstance(error, RedisError):
@@ -151,11 +165,11 @@ class RedisLink:
         return self._connection if self._connection is not None and self._connection.usable else None
 
     async def _wait_usable(self) -> TCPConnection:
-        """The connection, once there is one. Raises StateUnavailable if the last attempt to connect failed."""
+        """The connection, once there is one. Raises NotSent if the last attempt to connect failed."""
         while (connection := self._usable) is None:
             if self._fault is not None:
                 await trio.lowlevel.checkpoint()
-                raise StateUnavailable(f"There is no connection to Redis: {self._fault}")
+                raise NotSent(f"There is no connection to Redis: {self._fault}")
             await self._news.wait()
         return connection
 
@@ -172,6 +186,8 @@ class RedisLink:
         )
         if self._channel is not None:
             connection.register_connect_callback(partial(_subscribe, self._channel))
+        if self._greeting is not None:
+            connection.register_connect_callback(partial(_greet, self._greeting))
         return connection
 
     def _come_up(self, connection: TCPConnection) -> None:
@@ -197,6 +213,12 @@ class _Started:
 def _subscribe(channel: bytes, connection: TCPConnection) -> None:
     """Part of coming up: a link that is up hears."""
     connection.send_command(b"SUBSCRIBE", channel)
+
+
+async def _greet(greeting: Callable[[], Sequence[Command]], connection: TCPConnection) -> None:
+    """Part of coming up, too."""
+    for request in [connection.create_request(_as_bytes(name), *rest) for name, *rest in greeting()]:
+        await request
 
 
 def _close_buffers(connection: TCPConnection) -> None:

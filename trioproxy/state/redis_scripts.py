@@ -6,25 +6,12 @@ stopped. Its log is a Redis stream, whose ids carry the numbers: `0-1` is the he
 event N. So a mirror's position is an id, and the ids in an answer tell what is lost.
 """
 
-import hashlib
 from typing import Final
 
-
-class Script:
-    """A script, and the name by which a server that has run it once knows it."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source.encode()
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
-
-
-_NOW: Final = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
+from trioproxy.state.redis_calls import NOW, Script
 
 _OWNED: Final = (
-    _NOW
+    NOW
     + """
 local record = redis.call('HMGET', KEYS[1], 'lease', 'outcome', 'last', 'count', 'bytes', 'stopped', 'share')
 local owned = record[1] and not record[2] and now < tonumber(record[1])
@@ -38,7 +25,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """
 
 REGISTER: Final = Script(
-    _NOW
+    NOW
     + """
 redis.call('HSET', KEYS[1], 'caller', ARGV[3], 'dialect', ARGV[4], 'share', ARGV[5],
     'lease', now + ARGV[1], 'last', 0, 'count', 0, 'bytes', 0)
@@ -144,7 +131,7 @@ return record[7]
 """Key: record. Arguments: channel, id. Returns what it is shared under, or nothing if it has no owner."""
 
 LOOK: Final = Script(
-    _NOW
+    NOW
     + """
 local oldest = redis.call('XRANGE', KEYS[2], '1-0', '+', 'COUNT', 1)[1]
 return {now, oldest and oldest[1] or '0-0', redis.call('HGETALL', KEYS[1])}
