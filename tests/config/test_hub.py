@@ -105,6 +105,6 @@ def test_the_url_is_never_printed_and_comes_from_file_environment_and_flags(tmp_
     config = load(file, environ={"TRIOPROXY_STATE__URL": "env:STATE", "STATE": "rediss://:pa55@other"})
     assert config.state.url == Secret("rediss://:pa55@other", "env:STATE")
     assert 'url = "env:STATE (set)"\n' in show(config) and "pa55" not in repr(config)
-    assert load(file, environ={}, flags={"state.url": "memory:"}).state == State()
+    assert load(file, environ={}, flags={"state.url": "memory:"}).state.url == State().url
     (tmp_path / "url").write_text("redis://cache\n")
     assert load(file, environ={}, flags={"state.url": "file:url"}).state.url.get_secret_value() == "redis://cache"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trioproxy.config import Config, load, show
 from trioproxy.config.load import MAX_FILE_BYTES
+from trioproxy.config.secrets import Surroundings
 from trioproxy.errors import ConfigError, Problem
 
 URL = "https://api.openai.com/v1"
@@ -34,9 +35,13 @@ def wrong(file: Path, text: str) -> list[str]:
     return problems(file)
 
 
+def all_defaults(directory: Path) -> Config:
+    return Config.model_validate({"upstream": [{"base_url": URL}]}, context=Surroundings({}, directory))
+
+
 def test_an_upstream_on_the_command_line_is_enough(tmp_path: Path) -> None:
     config = load(flags={"upstream.base_url": URL}, environ={}, directory=tmp_path)
-    assert config == Config.model_validate({"upstream": [{"base_url": URL}]})
+    assert config == all_defaults(tmp_path)
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default(file: Path) -> None:
@@ -68,7 +73,7 @@ def test_no_file_is_read_where_none_is_wanted(tmp_path: Path) -> None:
     flags = {"upstream.base_url": URL}
     for environ in ({}, {"TRIOPROXY_CONFIG": str(tmp_path / "trioproxy.toml")}):
         config = load(environ=environ, flags=flags, directory=tmp_path, reads_file=False)
-        assert config == Config.model_validate({"upstream": [{"base_url": URL}]})
+        assert config == all_defaults(tmp_path)
 
 
 def test_a_file_that_was_asked_for_and_is_missing_is_a_problem(tmp_path: Path) -> None:
@@ -456,6 +461,8 @@ fallback = { outage = ["c", "d"] }
 hedge = { after = "p95" }
 canary = { upstream = "a", model = "c" }
 shadow = { upstream = "a", max_concurrent = 5 }
+bounds = { n = 2 }
+params = { force = { stop = ["a", { b = [1] }], x = { y = 1.5 } }, drop = ["user"] }
 deadlines = { idle_s = 9 }
 [[route]]
 models = ['b']
@@ -505,6 +512,13 @@ upstream = "a"
 share = 0.1
 max_concurrent = 5
 
+[route.bounds]
+n = 2
+
+[route.params]
+force = { "stop" = ["a", { "b" = [1] }], "x" = { "y" = 1.5 } }
+drop = ["user"]
+
 [route.deadlines]
 idle_s = 9.0
 
@@ -526,7 +540,7 @@ budget = 0.2
 statuses = [408, 409, 429, "5xx"]
 repeat_sent = false
 
-[hub]"""
+[gate]"""
         in shown
     )
     file.write_text(shown)
@@ -589,3 +603,84 @@ def test_workers_that_a_flag_adds_need_redis_for_streams_of_the_file(file: Path)
     ]
     redis = {"TRIOPROXY_STATE__URL": "redis://cache"}
     assert load(file, environ=redis, flags={"server.workers": 2}).state.is_shared
+
+
+KEY = f"""[[key]]
+name = "a"
+hash = "sha256:{"0a" * 32}"
+"""
+
+
+def test_what_lets_clients_in_is_shown_as_it_would_be_typed_but_for_the_hash(file: Path) -> None:
+    rest = """models = ["m*"]
+expires = 2027-01-31T00:00:00Z
+
+[key.limits]
+rpm = 5
+usd_per_day = 0.000001
+usd_per_month = 100.5
+"""
+    gate = """[[price]]
+model = "m*"
+input = 0.15
+output = 10
+
+[gate]
+keys_file = "other.toml"
+on_state_loss = { budgets = "closed" }
+[gate.limits]
+streams = 7
+[cors]
+origins = ["https://a.example"]
+"""
+    file.write_text(UPSTREAM + KEY + rest + gate)
+    config = load(file, environ={})
+    shown = show(config)
+    assert f'[[key]]\nname = "a"\nhash = "sha256:0a0a0a0a…"\n{rest}' in shown and "0a" * 5 not in shown
+    assert "[gate.limits]\nstreams = 7\n" in shown and f'keys_file = "{file.parent / "other.toml"}"' in shown
+    file.write_text(shown.replace("0a0a0a0a…", "0a" * 32))
+    assert load(file, environ={}) == config
+
+
+def test_a_configuration_with_its_defaults_written_out_asks_for_no_keys_file(file: Path) -> None:
+    file.write_text(show(load(file, environ={})))
+    assert not load(file, environ={}).gate.names_keys_file
+
+
+def test_the_gate_comes_from_the_environment_too(file: Path) -> None:
+    environ = {
+        "TRIOPROXY_GATE__ALLOW_OPEN": "true",
+        "TRIOPROXY_GATE__ON_STATE_LOSS": "closed",
+        "TRIOPROXY_GATE__LIMITS__RPM": "5",
+        "TRIOPROXY_GATE__LIMITS__USD_PER_DAY": "0.5",
+        "TRIOPROXY_CORS__ORIGINS": "https://a, https://b",
+        "TRIOPROXY_SERVER__HOSTS": "Proxy.Internal",
+    }
+    config = load(file, environ=environ)
+    assert config.gate.allow_open and config.gate.open_kinds == frozenset()
+    assert (config.gate.limits.rpm, str(config.gate.limits.usd_per_day)) == (5, "0.5")
+    assert config.cors.origins == ("https://a", "https://b") and config.server.hosts == ("proxy.internal",)
+    assert not load(file, environ={"TRIOPROXY_GATE__ALLOW_OPEN": "False"}).gate.allow_open
+    for name in ("TRIOPROXY_GATE__ALLOW_OPEN", "TRIOPROXY_GATE__LIMITS__RPM", "TRIOPROXY_GATE__LIMITS__USD_PER_DAY"):
+        assert problems(file, environ={name: "yes"})[0].startswith(f"environment:{name}: is not ")
+    assert "is not a known variable" in problems(file, environ={"TRIOPROXY_KEY__NAME": "a"})[0]
+    assert "is not a known variable" in problems(file, environ={"TRIOPROXY_PRICE__MODEL": "a"})[0]
+
+
+def test_a_key_is_a_list_and_its_secret_is_never_told(file: Path) -> None:
+    assert wrong(file, f"{UPSTREAM}[key]\nname = 'a'\n") == [
+        "trioproxy.toml:key: is one table, expected [[key]], with two brackets on each side, got [key]"
+    ]
+    said = wrong(file, f"{UPSTREAM}[[key]]\nname = 'a'\nhash = 'tpk_{'s' * 43}'\nsecret = 'tpk_{'s' * 43}'\n")
+    assert len(said) == 2 and not any("sss" in problem for problem in said)
+
+
+def test_an_open_proxy_is_refused_with_the_place_where_its_address_was_given(file: Path) -> None:
+    file.write_text(UPSTREAM + 'api_key = "env:KEY"\n')
+    said = problems(file, environ={"KEY": "sk-1"}, flags={"server.bind": ["0.0.0.0:80"]})
+    assert len(said) == 1 and said[0].startswith(
+        "trioproxy.toml:gate.allow_open: is not set, expected keys for clients"
+    )
+    load(file, environ={"KEY": "sk-1", "TRIOPROXY_GATE__ALLOW_OPEN": "true"}, flags={"server.bind": ["0.0.0.0:80"]})
+    (file.parent / "keys.toml").touch()
+    load(file, environ={"KEY": "sk-1"}, flags={"server.bind": ["0.0.0.0:80"]})

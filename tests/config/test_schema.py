@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trioproxy.config import Config, Secret, Upstream, Wrong, load, split_bind
+from trioproxy.config import Bounds, Config, Key, KeyLimits, Params, Price, Secret, Upstream, Wrong, load, split_bind
 from trioproxy.config.beside import Canary, Hedge, Shadow
 from trioproxy.config.route import Fallback, Retry, Route, RouteDeadlines, Target
 from trioproxy.config.section import Section
@@ -43,19 +43,18 @@ def refusal(section: str, **keys: object) -> str:
 
 def sections() -> dict[str, type[Section]]:
     models = {name: field.annotation for name, field in Config.model_fields.items()}
-    models["upstream"] = Upstream
-    models["route"] = Route
+    models |= {"upstream": Upstream, "route": Route, "key": Key, "price": Price}
     return models  # type: ignore[return-value]
 
 
 def parts_of_a_route() -> dict[str, type[Section]]:
     beside: dict[str, type[Section]] = {"hedge": Hedge, "canary": Canary, "shadow": Shadow}
-    return {"targets": Target, "retry": Retry, "fallback": Fallback, **beside}
+    return {"targets": Target, "retry": Retry, "fallback": Fallback, "bounds": Bounds, "params": Params, **beside}
 
 
 def plain(value: object) -> object:
     """A default as the file would say it."""
-    if isinstance(value, Secret):
+    if isinstance(value, (Secret, Path)):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
 
@@ -80,6 +79,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "header_s": 10,
         "body_idle_s": 30,
         "half_close": "gone",
+        "hosts": (),
         "trusted_proxies": (),
         "tls": None,
     }
@@ -92,7 +92,17 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "coalesce_ms": None,
         "coalesce_events": 100,
     }
-    assert config.route == ()
+    assert (config.route, config.key, config.price, config.cors.origins) == ((), (), (), ())
+    assert config.gate.model_dump() == {
+        "keys_file": Path("keys.toml"),
+        "allow_open": False,
+        "on_state_loss": "open",
+        "output_tokens": 1_000,
+        "plugin": None,
+        "plugin_s": 1,
+        "limits": dict.fromkeys(KeyLimits.model_fields),
+    }
+    assert config.state.file == Path("state.db")
     assert (config.drain.delay_s, config.drain.timeout_s, config.telemetry.access_log) == (0, 30, "-")
     assert (config.admin.bind, config.admin.key) == ("127.0.0.1:9901", None)
     upstream = config.upstream[0]
@@ -100,11 +110,17 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert (upstream.api_key, upstream.proxy, upstream.ca_file) == ((), None, None)
     assert (upstream.max_concurrent, upstream.max_waiting) == (None, 100)
     assert (upstream.health, upstream.health_model, upstream.health_interval_s) == (None, None, 10)
-    assert upstream.streams is True
+    assert (upstream.streams, upstream.usage) == (True, "never")
 
 
 def test_every_key_has_one_sentence_that_describes_it() -> None:
-    models: list[type[Section]] = [Config, RouteDeadlines, *sections().values(), *parts_of_a_route().values()]
+    models: list[type[Section]] = [
+        Config,
+        RouteDeadlines,
+        KeyLimits,
+        *sections().values(),
+        *parts_of_a_route().values(),
+    ]
     for model in models:
         for key, field in model.model_fields.items():
             assert re.fullmatch(r"[A-Z].+\.", field.description or ""), key
@@ -114,17 +130,20 @@ def test_every_key_has_one_sentence_that_describes_it() -> None:
 
 def test_the_example_file_equals_the_defaults() -> None:
     given_there = tomllib.loads(EXAMPLE.read_text("utf-8"))
+    defaults = Config.model_validate({"upstream": [{"base_url": URL}]})
     for section, keys in given_there.items():
-        default = Config.model_fields[section].default.model_dump(exclude_none=True)
-        assert keys == {key: plain(value) for key, value in default.items()}
+        default = getattr(defaults, section).model_dump(exclude_none=True)
+        assert keys == {key: plain(value) for key, value in default.items() if value != {}}
 
 
 def test_the_example_file_shows_every_key_and_no_other() -> None:
     shown = uncommented()
-    upstream, route = shown["upstream"].pop(), shown["route"].pop()
-    assert {section: set(keys) for section, keys in {**shown, "upstream": upstream, "route": route}.items()} == {
+    lists = {section: keys.pop() for section, keys in shown.items() if isinstance(keys, list)}
+    assert {section: set(keys) for section, keys in {**shown, **lists}.items()} == {
         section: set(model.model_fields) for section, model in sections().items()
     }
+    assert set(shown["gate"]["limits"]) == set(KeyLimits.model_fields)
+    route = lists["route"]
     [route["targets"]] = route["targets"]
     route["hedge"]["after"] = "p95"  # it cannot stand beside after_s, so that only a sentence shows it
     for name, model in parts_of_a_route().items():
@@ -145,7 +164,7 @@ def test_what_the_example_file_shows_of_a_route_are_the_defaults() -> None:
 
 def test_what_the_example_file_shows_of_an_upstream_are_the_defaults() -> None:
     shown, default = uncommented()["upstream"][0], upstream_with()
-    for key in ("max_waiting", "health_interval_s", "streams"):
+    for key in ("max_waiting", "health_interval_s", "streams", "usage"):
         assert shown[key] == getattr(default, key)
 
 

@@ -171,6 +171,7 @@ def test_what_is_shown_is_toml_with_every_secret_masked(tmp_path: Path) -> None:
             "max_waiting": 100,
             "health_interval_s": 10.0,
             "streams": True,
+            "usage": "never",
             "proxy": "http://me:***@p:1",
         }
     ]

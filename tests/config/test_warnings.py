@@ -1,8 +1,10 @@
 """Warnings: what is allowed and hardly meant."""
 
+from datetime import UTC, datetime
+
 import pytest
 
-from trioproxy.config import Config, warnings
+from trioproxy.config import Config, Key, hash_of, warnings
 
 
 def given(*routes: dict[str, object], **upstream: object) -> list[str]:
@@ -117,4 +119,51 @@ def test_weights_count_for_one_strategy_only() -> None:
     assert given({"models": ["m"], "targets": [{"upstream": "a"}]}) == []
     assert given({"models": ["m"], "targets": targets}) == [
         'route[0].targets: their weight counts only with strategy = "weighted"'
+    ]
+
+
+def key(name: str = "a", **keys: object) -> dict[str, object]:
+    return {"name": name, "hash": hash_of(name), **keys}
+
+
+def of_gate(**sections: object) -> list[str]:
+    config = Config.model_validate({"upstream": [{"base_url": "http://a"}], **sections})
+    return warnings(config, [Key.model_validate(key("b", expires="2026-01-01"))], now=datetime(2025, 1, 1, tzinfo=UTC))
+
+
+def test_a_key_that_has_expired_lets_nobody_in_wherever_it_stands() -> None:
+    expired, revoked = key(expires="2025-01-01"), key("r", expires="2024-01-01", revoked="2024-01-01")
+    assert of_gate(key=[expired, revoked, key("c", expires="2025-01-02")]) == [
+        'key[0].expires: key "a" has expired, nobody is let in by it'
+    ]
+    config = Config.model_validate({"upstream": [{"base_url": "http://a"}]})
+    keys = [Key.model_validate(key("b")), Key.model_validate(expired)]
+    assert warnings(config, keys) == ['keys.toml: key[1].expires: key "a" has expired, nobody is let in by it']
+
+
+def test_a_limit_of_money_needs_prices() -> None:
+    limits = {"usd_per_month": 5}
+    assert of_gate(key=[key(limits=limits)], gate={"limits": limits}) == [
+        'key[0].limits: money is limited and there is no [[price]], key "a" can use no model',
+        "gate.limits: money is limited and there is no [[price]], nobody can use any model",
+    ]
+    assert of_gate(key=[key(limits=limits)], price=[{"model": "m", "input": 1, "output": 1}]) == []
+
+
+def test_a_price_behind_one_that_covers_it_is_never_reached() -> None:
+    prices = [{"model": model, "input": 1, "output": 1} for model in ("gpt-*", "o1", "gpt-4o")]
+    assert of_gate(price=prices) == [
+        'price[2].model: "gpt-4o" is never reached, price[0].model = "gpt-*" comes before it'
+    ]
+
+
+def test_what_means_nothing_at_the_gate_is_told() -> None:
+    assert of_gate(gate={"plugin_s": 2}) == ["gate.plugin_s: means nothing without plugin"]
+    assert of_gate(gate={"plugin_s": 2, "plugin": "a:b"}, server={"hosts": ["h"]}) == []
+    assert of_gate(server={"hosts": ["h"], "bind": ["0.0.0.0:80"]}) == [
+        "server.hosts: means nothing without an address of loopback, the others answer to any name"
+    ]
+    assert given(usage="ask") == []
+    assert given(usage="ask", dialect="anthropic") == [
+        "upstream[0].usage: means nothing with this dialect, whose streams always tell their usage"
     ]

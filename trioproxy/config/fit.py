@@ -7,21 +7,28 @@ what is wrong in itself is passed over here.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
+from trioproxy.config.fit_keys import (
+    NEEDS_ALL_WORKERS,
+    Place,
+    apart_workers,
+    has_limits,
+    misfits_of_keys,
+    open_to_everybody,
+)
 from trioproxy.config.globs import covers
 from trioproxy.config.hub import MEMORY, Hub
 from trioproxy.config.route import Fallback
 from trioproxy.config.secrets import Wrong, got, shortened, suggested
 
-Path = tuple[str | int, ...]
-
 _PLAIN_URL = re.compile(r"(?i:https?)://[^@?#]+")
 
 
-def misfits(tree: Mapping[str, Any]) -> list[tuple[Path, Wrong]]:
-    """Every problem, with its place."""
+def misfits(tree: Mapping[str, Any], directory: Path = Path()) -> list[tuple[Place, Wrong]]:
+    """Every problem, with its place. `directory` is the configuration's folder, where a keys file may be."""
     names = [_name(upstream) for upstream in _list(tree.get("upstream"))]
     routes = [route if isinstance(route, Mapping) else {} for route in _list(tree.get("route"))]
     return [
@@ -31,6 +38,8 @@ def misfits(tree: Mapping[str, Any]) -> list[tuple[Path, Wrong]]:
         *_loops(routes),
         *_known_to_one_worker(tree, routes),
         *_too_long(tree, routes),
+        *_keys_and_limits(tree, names),
+        *open_to_everybody(tree, directory),
     ]
 
 
@@ -57,14 +66,14 @@ def _name(upstream: object) -> str | None:
         return None
 
 
-def _same_names(names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+def _same_names(names: list[str | None]) -> Iterator[tuple[Place, Wrong]]:
     for index, name in enumerate(names):
         if name is not None and name in names[:index]:
             expected = f"a name of its own (upstream[{names.index(name)}] has this one)"
             yield ("upstream", index, "name"), Wrong("is taken", expected, shortened(name))
 
 
-def _targets(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+def _targets(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Place, Wrong]]:
     known = [name for name in names if name is not None]
     for number, route in enumerate(routes):
         targets = [target for target in _list(route.get("targets")) if isinstance(target, Mapping)]
@@ -80,7 +89,7 @@ def _targets(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterat
                 yield ("route", number, *place, "upstream"), Wrong("is not a known upstream", expected, shortened(name))
 
 
-def _naming_upstreams(route: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def _naming_upstreams(route: Mapping[str, Any]) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     """Every table of a route that names an upstream, with its place in the route."""
     for index, target in enumerate(_list(route.get("targets"))):
         if isinstance(target, Mapping):
@@ -90,7 +99,7 @@ def _naming_upstreams(route: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[
             yield (key,), table
 
 
-def _canaries(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Path, Wrong]]:
+def _canaries(routes: list[Mapping[str, Any]], names: list[str | None]) -> Iterator[tuple[Place, Wrong]]:
     """Canaries that are a target of their route, so that there is nothing to compare them with."""
     for number, route in enumerate(routes):
         canary = route.get("canary")
@@ -111,14 +120,14 @@ def _asked(named: Mapping[str, Any], route: Mapping[str, Any]) -> object:
     return models[0] if model is None and is_one else model
 
 
-def _loops(routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
+def _loops(routes: list[Mapping[str, Any]]) -> Iterator[tuple[Place, Wrong]]:
     """Fallbacks that lead back to a model they came from: each loop once, at its place that stands last.
 
     Only models that their routes name in full: a glob's fallback is meant for the other models that fit it, and no
     request asks a model twice.
     """
     said = [list(_fallbacks(number, route)) for number, route in enumerate(routes)]
-    steps: dict[str, dict[str, list[Path]]] = {}  # from a model to those asked instead of it, and where that is said
+    steps: dict[str, dict[str, list[Place]]] = {}  # from a model to those asked instead of it, and where that is said
     for model in dict.fromkeys(model for fallbacks in said for _, model in fallbacks):
         number = _route_named_by(model, routes)
         steps[model] = {}
@@ -133,7 +142,7 @@ def _loops(routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
             yield place, Wrong("is part of a loop", "fallbacks that come to an end", shown)
 
 
-def _fallbacks(number: int, route: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+def _fallbacks(number: int, route: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     fallback = route.get("fallback")
     if not isinstance(fallback, Mapping):
         return
@@ -161,24 +170,31 @@ def _first_loop(steps: Mapping[str, Iterable[str]]) -> list[str] | None:
     return None
 
 
-def _known_to_one_worker(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
-    """Streams to be shared or resumed, where the next request may come to another worker that has never heard of them.
-
-    "auto" stands for several: what is right must not depend on the machine.
-    """
-    workers = _table(tree.get("server")).get("workers", 1)
-    is_alone = not (workers == "auto" or (isinstance(workers, int) and workers > 1))
-    if is_alone or str(_table(tree.get("state")).get("url", MEMORY)) != MEMORY:
+def _known_to_one_worker(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Place, Wrong]]:
+    """Streams to be shared or resumed, where the next request may come to a worker that has never heard of them."""
+    apart = _apart(tree)
+    if apart is None:
         return
-    expected = 'state.url = "redis://HOST:PORT", or server.workers = 1'
-    found = f'"{MEMORY}" and server.workers = {got(workers)}'
     for number, route in enumerate(routes):
         for key in ("share", "resume_s"):
             if _is_number(value := route.get(key)) and value > 0:
-                yield ("route", number, key), Wrong("needs what all workers know", expected, found)
+                yield ("route", number, key), Wrong(NEEDS_ALL_WORKERS, *apart)
 
 
-def _too_long(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Path, Wrong]]:
+def _apart(tree: Mapping[str, Any]) -> tuple[str, str] | None:
+    workers = _table(tree.get("server")).get("workers", 1)
+    return apart_workers(workers, str(_table(tree.get("state")).get("url", MEMORY)))
+
+
+def _keys_and_limits(tree: Mapping[str, Any], names: list[str | None]) -> Iterator[tuple[Place, Wrong]]:
+    apart = _apart(tree)
+    for place, wrong in misfits_of_keys(_list(tree.get("key")), names, apart):
+        yield ("key", *place), wrong
+    if apart is not None and has_limits(_table(tree.get("gate")).get("limits")):
+        yield ("gate", "limits"), Wrong(NEEDS_ALL_WORKERS, *apart)
+
+
+def _too_long(tree: Mapping[str, Any], routes: list[Mapping[str, Any]]) -> Iterator[tuple[Place, Wrong]]:
     """Times without a reader beyond what any stream gets."""
     most = _table(tree.get("hub")).get("resume_max_s", Hub.model_fields["resume_max_s"].default)
     for number, route in enumerate(routes):

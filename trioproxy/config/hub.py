@@ -2,10 +2,12 @@
 defaults and rules."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
+from trioproxy.config.gate import FileBeside
 from trioproxy.config.secrets import Secret, Wrong, is_reference, kind_of, resolve, surroundings
 from trioproxy.config.section import Count, Seconds, SecondsFromZero, Section, Size
 from trioproxy.config.upstream import split_url
@@ -67,6 +69,12 @@ class State(Section):
     )
     lease_s: Seconds = Field(
         default=15.0, description="How soon it is noticed that the replica which produces a stream is gone, in seconds."
+    )
+
+    file: FileBeside = Field(
+        default=Path("state.db"),
+        validate_default=True,
+        description="Where one worker keeps what was used of budgets; not opened with Redis, or without budgets.",
     )
 
     @property

@@ -8,47 +8,34 @@ are in `schema`; nothing is printed here. Called by `cli` and, on reload, by `se
 import json
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from trioproxy.config.fit import misfits
+from trioproxy.config.gate import Key
+from trioproxy.config.problems import LISTED, Step, annotations, bare, dotted_path, place_in, told, unknown
 from trioproxy.config.schema import Config
-from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, got, kind_of, quoted, shortened, suggested
-from trioproxy.config.upstream import Upstream
+from trioproxy.config.secrets import LITERAL, Secret, Surroundings, Wrong, names_credential, quoted, shortened, unsaid
+from trioproxy.config.toml_file import content_of, table_of
 from trioproxy.errors import ConfigError, Problem
 
 DEFAULT_FILE: Final = "trioproxy.toml"
 PREFIX: Final = "TRIOPROXY_"
 FILE_VARIABLE: Final = "TRIOPROXY_CONFIG"
 MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_NAME_CHARACTERS: Final = 80
-
-Step = str | int
+SHOWN_OF_HASH: Final = len("sha256:12345678")
 
 _FROM_ENVIRONMENT_OF_UPSTREAM: Final = ("base_url", "api_key")
-_ONLY_IN_FILE: Final = "route"  # a list of tables, of which no flag or variable could name one
-_SHOWABLE_OF_UPSTREAM: Final = ("name", "dialect", "ca_file")
+_ONLY_IN_FILE: Final = LISTED - {"upstream"}  # lists of tables, of which no flag or variable could name one
 # What Kubernetes sets by itself in every pod beside a Service called "trioproxy"; nobody typed it.
 _SERVICE_LINK = re.compile(r"TRIOPROXY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-_TOML_PLACE = re.compile(r" \(at (?:(line \d+, column \d+)|end of document)\)$")
-_CREDENTIAL = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_KINDS: Final = {
-    "model_type": ("is not a table", "a table of keys"),
-    "dict_type": ("is not a table", "a table of names and values"),
-    "tuple_type": ("is not a list", "a list"),
-    "string_type": ("is not text", "text"),
-    "bool_type": ("is not true or false", "true or false"),
-    "missing": ("is missing", "a value"),
-}
-"""What pydantic's own errors mean here; every other error is a `Wrong` with its own words."""
 
 
 @dataclass(frozen=True)
@@ -108,63 +95,15 @@ def chosen_file(file: Path | None, environ: Mapping[str, str] = os.environ, dire
 
 
 def _read(path: Path) -> dict[str, Any] | Problem:
-    """The file's table, or the one thing that keeps it from being one."""
-    expected = "a TOML file"
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        return _file_problem(path, "", "cannot be read", expected, error.strerror or type(error).__name__)
-    except ValueError:  # A NUL in the path.
-        return _file_problem(path, "", "is not a path", expected, "a NUL character in it")
-    if len(content) > MAX_FILE_BYTES:
-        return _file_problem(path, "", "is too large", expected, f"more than {MAX_FILE_BYTES} bytes")
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        return _file_problem(path, f"line {line}", "is not text", expected, "bytes that are not UTF-8")
-    except RecursionError:
-        return _file_problem(path, "", "is nested too deeply", expected, "too many brackets")
-    except ValueError as error:  # TOMLDecodeError, and what int() says to a number with too many digits.
-        place = _TOML_PLACE.search(str(error))
-        last = content.count(b"\n") + 1
-        where = (place.group(1) or f"line {last}") if place else ""
-        return _file_problem(path, where, "is not TOML", expected, _TOML_PLACE.sub("", str(error)))
-
-
-def _file_problem(path: Path, where: str, what: str, expected: str, found: str) -> Problem:
-    return Problem(str(path), where or "file", str(Wrong(what, expected, found)))
-
-
-def _annotations() -> Iterator[tuple[str, tuple[Step, ...], Any]]:
-    """Every key: dotted as in a flag, as a path into the tree, and its annotation."""
-    for section, field in Config.model_fields.items():
-        model = Upstream if section == "upstream" else _table(field.annotation)
-        assert model is not None
-        for key, inner in model.model_fields.items():
-            path: tuple[Step, ...] = ("upstream", 0, key) if model is Upstream else (section, key)
-            nested = _table(inner.annotation)
-            if nested is None:
-                yield f"{section}.{key}", path, inner.annotation
-            else:
-                yield from (
-                    (f"{section}.{key}.{name}", (*path, name), one.annotation)
-                    for name, one in nested.model_fields.items()
-                )
-
-
-def _table(annotation: Any) -> type[BaseModel] | None:
-    """The model of a key that holds a table, which may be left out; None for any other key."""
-    kinds = (annotation, *get_args(annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    content = content_of(path, MAX_FILE_BYTES)
+    return content if isinstance(content, Problem) else table_of(path, content)
 
 
 def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> list[_Given]:
     known = {
         PREFIX + dotted.upper().replace(".", "__"): (path, annotation)
-        for dotted, path, annotation in _annotations()
-        if path[0] != _ONLY_IN_FILE and (path[0] != "upstream" or path[-1] in _FROM_ENVIRONMENT_OF_UPSTREAM)
+        for dotted, path, annotation in annotations()
+        if path[0] not in _ONLY_IN_FILE and (path[0] != "upstream" or path[-1] in _FROM_ENVIRONMENT_OF_UPSTREAM)
     }
     given = []
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
@@ -172,16 +111,16 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> li
             path, annotation = known[name]
             given.append(_Given(path, _parsed(annotation, environ[name]), "environment", name))
         elif name != FILE_VARIABLE and _SERVICE_LINK.fullmatch(name) is None:
-            problems.append(Problem("environment", _step(name), _unknown(name, known, "variable")))
+            problems.append(Problem("environment", bare(name), unknown(name, known, "variable")))
     return given
 
 
 def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_Given]:
-    known = {dotted: path for dotted, path, _ in _annotations() if path[0] != _ONLY_IN_FILE}
+    known = {dotted: path for dotted, path, _ in annotations() if path[0] not in _ONLY_IN_FILE}
     given = []
     for dotted, value in flags.items():
         if dotted not in known:
-            problems.append(Problem("command line", shortened(dotted), _unknown(dotted, known, "key")))
+            problems.append(Problem("command line", shortened(dotted), unknown(dotted, known, "key")))
         elif value is not None:
             given.append(_Given(known[dotted], value, "command line", dotted))
     return given
@@ -189,6 +128,8 @@ def _from_flags(flags: Mapping[str, object], problems: list[Problem]) -> list[_G
 
 def _parsed(annotation: Any, text: str) -> object:
     """A variable's text as the type its key wants. What cannot be parsed stays text, which the schema then refuses."""
+    if _kinds(annotation) == {bool}:
+        return {"true": True, "false": False}.get(text.lower(), text)
     try:
         number = next((kind for kind in (int, float) if kind in _kinds(annotation)), None)
         if number is not None:
@@ -256,50 +197,16 @@ def _judged(
     # The factory of a default only says that it was not called: the error it waits for is in the list too. And what
     # does not fit together is at no place, but comes with its place below.
     said = [one for one in details if one["loc"] and one["type"] != "default_factory_not_called"]
-    problems = [Problem(*_place(_path(one), places, label), _what(one, _path(one))) for one in said]
-    problems += [Problem(*_place(path, places, label), str(wrong)) for path, wrong in misfits(tree)]
+    problems = [Problem(*_place(place_in(one), places, label), told(one, place_in(one))) for one in said]
+    found = misfits(tree, surroundings.directory)
+    problems += [Problem(*_place(path, places, label), unsaid(str(wrong))) for path, wrong in found]
     return config, list(dict.fromkeys(problems))
-
-
-def _path(detail: ErrorDetails) -> tuple[Step, ...]:
-    return detail["loc"][:-1] if detail["loc"][-1] == "[key]" else detail["loc"]
 
 
 def _place(path: tuple[Step, ...], places: Mapping[tuple[Step, ...], tuple[str, str]], label: str) -> tuple[str, str]:
     """The file and key of a problem: where the operator typed it."""
     prefixes = (path[:length] for length in range(len(path), 0, -1))
-    return next((places[prefix] for prefix in prefixes if prefix in places), (label, _dotted(path)))
-
-
-def _what(detail: ErrorDetails, path: tuple[Step, ...]) -> str:
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, Wrong):
-        return str(cause)
-    if detail["type"] == "extra_forbidden":
-        table = ".".join(step for step in path[:-1] if isinstance(step, str))
-        keys = [dotted.removeprefix(f"{table}.") for dotted, _, _ in _annotations() if dotted.startswith(f"{table}.")]
-        known = dict.fromkeys(key.partition(".")[0] for key in keys)
-        return _unknown(str(path[-1]), known or list(Config.model_fields), "key")
-    hidden = path[0] == "upstream" and path[-1] not in _SHOWABLE_OF_UPSTREAM
-    found = "nothing" if detail["type"] == "missing" else (kind_of if hidden else got)(detail["input"])
-    if detail["type"] == "literal_error":
-        return str(Wrong("is not a known word", detail["ctx"]["expected"].replace("'", '"'), found))
-    what, expected = _KINDS.get(detail["type"], ("cannot be used", detail["msg"]))
-    return str(Wrong(what, expected, found))
-
-
-def _unknown(name: str, known: Iterable[str], kind: str) -> str:
-    names = list(known)
-    form = "of the form TRIOPROXY_SECTION__KEY" if kind == "variable" else f"one of {', '.join(names)}"
-    return str(Wrong(f"is not a known {kind}", suggested(name, names, form), shortened(name)))
-
-
-def _dotted(path: Iterable[Step]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{_step(step)}" for step in path).removeprefix(".")
-
-
-def _step(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) and len(key) <= MAX_NAME_CHARACTERS else shortened(key)
+    return next((places[prefix] for prefix in prefixes if prefix in places), (label, dotted_path(path)))
 
 
 def show(config: Config) -> str:
@@ -311,6 +218,8 @@ def show(config: Config) -> str:
             is_listed = isinstance(value, tuple)
             head = f"[[{section}]]" if is_listed else f"[{section}]"
             given = {key: inner for key, inner in model if inner is not None and not (is_listed and inner == ())}
+            if isinstance(model, Key):
+                given["hash"] = model.hash[:SHOWN_OF_HASH] + "…"
             tables = {key: inner for key, inner in given.items() if isinstance(inner, BaseModel)}
             parts.append(_section(head, {key: inner for key, inner in given.items() if key not in tables}))
             for key, table in tables.items():
@@ -320,9 +229,13 @@ def show(config: Config) -> str:
 
 
 def _said(table: BaseModel) -> dict[str, object]:
-    """The keys of a table that say anything: not those that are off, nor a list that is empty by default."""
+    """The keys of a table that say anything: not those that are off, nor a list or table that is empty by default."""
     fields = type(table).model_fields
-    return {key: value for key, value in table if value is not None and not (value == () == fields[key].default)}
+    return {
+        key: value
+        for key, value in table
+        if value is not None and not (value in ((), {}) and value == fields[key].get_default(call_default_factory=True))
+    }
 
 
 def _section(head: str, keys: Mapping[str, object]) -> str:
@@ -338,16 +251,20 @@ def _toml(value: object, name: str = "") -> str:
         return "true" if value else "false"
     if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], Secret):
         return _toml(value[0], name)
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, Mapping):
         items = [f"{quoted(key)} = {_toml(item, key)}" for key, item in value.items()]
         return "{ " + ", ".join(items) + " }" if items else "{}"
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return format(value, "f")
     return quoted(str(value)) if isinstance(value, (str, Path)) else str(value)
 
 
 def _masked(secret: Secret, header: str) -> str:
     if str(secret) == LITERAL:
         # Someone wrote it into the file, but a name like this says that they should not have.
-        return "***" if _CREDENTIAL.search(header) else secret.get_secret_value()
+        return "***" if names_credential(header) else secret.get_secret_value()
     return f"{secret} (set)" if str(secret).startswith(("env:", "file:")) else str(secret)

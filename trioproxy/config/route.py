@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from trioproxy.config.beside import Canary, Hedge, Shadow
+from trioproxy.config.rules import Bounds, Params
 from trioproxy.config.secrets import Wrong, got, header_name
 from trioproxy.config.section import (
     MAX_MODEL_CHARACTERS,
@@ -193,6 +194,8 @@ class Route(Section):
     linger_s: SecondsFromZero = Field(
         default=0.0, description="How long a shared stream goes on when its last reader is gone, in seconds."
     )
+    bounds: Bounds | None = Field(default=None, description="What its requests may hold; off by default.")
+    params: Params | None = Field(default=None, description="What is changed in its requests; off by default.")
     deadlines: RouteDeadlines = Field(
         default=RouteDeadlines(), description="Any keys of [deadlines]; the others come from there."
     )

@@ -10,25 +10,36 @@ configuration file, or at the working directory when there is none.
 
 import ipaddress
 import os
-import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from trioproxy.config.fit import misfits
+from trioproxy.config.gate import Cors, Gate, Keys, Prices
 from trioproxy.config.hub import Hub, State
 from trioproxy.config.route import Deadlines, Route
 from trioproxy.config.secrets import Secret, Wrong, api_key, got, shortened, surroundings
-from trioproxy.config.section import Count, Millis, Seconds, SecondsFromZero, Section, Size, is_host
+from trioproxy.config.section import (
+    BIND,
+    Count,
+    Millis,
+    Seconds,
+    SecondsFromZero,
+    Section,
+    Size,
+    is_host,
+    is_loopback,
+    split_bind,
+)
 from trioproxy.config.upstream import Upstream
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 MAX_WORKERS: Final = 256
 
-_BIND = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
+_NOTHING: Final[Any] = {}  # a section of which nothing was given
 
 
 def _workers(value: object) -> int | str:
@@ -42,20 +53,9 @@ def _workers(value: object) -> int | str:
     return value
 
 
-def split_bind(bind: str) -> tuple[str, int]:
-    """The host (without brackets) and the port of "HOST:PORT"; port 0 lets the system choose. Raises Wrong."""
-    host, _, port = bind.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not is_host(bare) or (":" in bare) != (bare != host):
-        raise Wrong("is not an address", _BIND, shortened(bind))
-    if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
-        raise Wrong("has no port from 0 to 65535", _BIND, shortened(bind))
-    return bare, int(port)
-
-
 def _bind(value: object) -> str:
     if not isinstance(value, str):
-        raise Wrong("is not text", _BIND, got(value))
+        raise Wrong("is not text", BIND, got(value))
     split_bind(value)
     return value
 
@@ -64,19 +64,9 @@ def _admin_bind(value: object) -> str:
     return "off" if value == "off" else _bind(value)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
-    if host.rstrip(".").lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _bind_list(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
-        raise Wrong("is empty", f"at least one {_BIND}", "no address")
+        raise Wrong("is empty", f"at least one {BIND}", "no address")
     fixed = [bind for bind in value if split_bind(bind)[1] != 0]
     twice = next((bind for bind in fixed if fixed.count(bind) > 1), None)
     if twice is not None:
@@ -106,6 +96,13 @@ def _network(value: object) -> str:
         return str(ipaddress.ip_network(value))
     except ValueError:
         raise Wrong("is not a network", expected, got(value)) from None
+
+
+def _host_name(value: object) -> str:
+    expected = 'a host\'s name or address without a port, such as "proxy.internal"'
+    if not isinstance(value, str) or not is_host(value):
+        raise Wrong("is not a host", expected, got(value))
+    return value.lower()
 
 
 def _is_folder(path: Path) -> bool:
@@ -143,6 +140,7 @@ def _some_upstream(value: tuple["Upstream", ...]) -> tuple["Upstream", ...]:
 
 
 Bind = Annotated[str, BeforeValidator(_bind)]
+HostName = Annotated[str, BeforeValidator(_host_name)]
 Network = Annotated[str, BeforeValidator(_network)]
 Readable = Annotated[Path, BeforeValidator(_readable)]
 
@@ -193,6 +191,9 @@ class Server(Section):
     )
     half_close: Literal["gone", "keep"] = Field(
         default="gone", description="Is a client that has sent its end of file gone, or still reading (keep)."
+    )
+    hosts: tuple[HostName, ...] = Field(
+        default=(), strict=False, description="Names that a loopback address answers to, beside the loopback names."
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(), strict=False, description="Networks whose word is taken for the address of a client behind them."
@@ -266,14 +267,25 @@ class Config(Section):
     route: Annotated[tuple[Route, ...], BeforeValidator(_route_list)] = Field(
         default=(), strict=False, description="What holds for some models."
     )
+    key: Keys = Field(default=(), strict=False, description="Virtual keys, and what each may use.")
+    price: Prices = Field(default=(), strict=False, description="What the tokens of models cost.")
+    # Made for each configuration: their paths start at its folder.
+    gate: Gate = Field(
+        default=_NOTHING, validate_default=True, description="How clients are let in, and what all together may use."
+    )
+    cors: Cors = Field(default=Cors(), description="The pages whose scripts may talk to the proxy.")
     hub: Hub = Field(default=Hub(), description="The streams that are kept to be shared and resumed.")
-    state: State = Field(default=State(), description="Where it is kept what all workers and replicas have to know.")
+    state: State = Field(
+        default=_NOTHING,
+        validate_default=True,
+        description="Where it is kept what all workers and replicas have to know.",
+    )
     admin: Admin = Field(default=Admin(), description="The address operators talk to.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What the proxy tells about itself.")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Config":
+    def _fits_together(self, info: ValidationInfo) -> "Config":
         # `load` asks for all of them, and for those of a tree that is also wrong elsewhere.
-        for _, wrong in misfits(self.model_dump()):
+        for _, wrong in misfits(self.model_dump(exclude_unset=True), surroundings(info).directory):
             raise wrong
         return self

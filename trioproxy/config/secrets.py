@@ -40,6 +40,8 @@ NOT_SETTABLE_HEADERS: Final = frozenset(
 )
 """They belong to one connection, or are made from the request itself."""
 
+_CREDENTIAL = re.compile(r"auth|key|token|secret|password|cookie", re.IGNORECASE)
+_KEY_OR_HASH = re.compile(r"tpk_[A-Za-z0-9_-]+|(sha256:)?[0-9a-fA-F]{32,}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_CHARACTERS = re.compile(r"[\x21-\x7e]+")
@@ -121,6 +123,16 @@ def suggested(name: str, known: Sequence[str], otherwise: str) -> str:
     """What to expect instead of a name that is not known: the one that looks most like it, if one does."""
     near = difflib.get_close_matches(name[:MAX_SHOWN_CHARACTERS], known, n=1)
     return quoted(near[0]) if near else otherwise
+
+
+def unsaid(text: str) -> str:
+    """`text` without what may be a virtual key's secret or hash, wherever it was typed."""
+    return _KEY_OR_HASH.sub("(not shown)", text)
+
+
+def names_credential(header: str) -> bool:
+    """Whether a header of this name is likely to hold a secret."""
+    return _CREDENTIAL.search(header) is not None
 
 
 def kind_of(value: object) -> str:

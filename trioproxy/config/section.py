@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from trioproxy.config.secrets import MAX_BYTES, Wrong, got
+from trioproxy.config.secrets import MAX_BYTES, Wrong, got, shortened
 
 MAX_SECONDS: Final = 1e9
 MAX_COUNT: Final = 1_000_000
@@ -15,6 +15,8 @@ MAX_WEIGHT: Final = 1e6
 MAX_TIMES: Final = 1e6
 MAX_MILLIS: Final = 1_000
 MAX_MODEL_CHARACTERS: Final = 200
+
+BIND: Final = '"HOST:PORT", for example "127.0.0.1:8080" or "[::1]:8080"'
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
@@ -96,6 +98,27 @@ def is_host(host: str) -> bool:
     except ValueError:
         return False
     return _HOST.fullmatch(host) is not None
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """The host (without brackets) and the port of "HOST:PORT"; port 0 lets the system choose. Raises Wrong."""
+    host, _, port = bind.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not is_host(bare) or (":" in bare) != (bare != host):
+        raise Wrong("is not an address", BIND, shortened(bind))
+    if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
+        raise Wrong("has no port from 0 to 65535", BIND, shortened(bind))
+    return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 Seconds = Annotated[float, BeforeValidator(_positive_seconds)]

@@ -162,6 +162,9 @@ class Upstream(Section):
     streams: bool = Field(
         default=True, description="Whether it can stream; if not, a client's stream is made from the whole answer."
     )
+    usage: Literal["never", "ask"] = Field(
+        default="never", description="Is a chat stream's usage asked for where its client does not (ask), or not."
+    )
     proxy: Annotated[Secret, BeforeValidator(_proxy)] | None = Field(
         default=None, description="Outbound HTTP proxy; none is ever taken from the environment."
     )
