@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trioproxy.errors import CancelReason, Deadline
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.metrics import Family, Merged, Metrics, counts, state, states
+from trioproxy.wire.usage import Usage
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -80,6 +81,17 @@ def test_a_stream_that_went_well_is_counted_once_in_each_family() -> None:
     assert at(figures, "time_to_first_content_seconds_bucket", le="0.3") == 1
     assert at(figures, "cancel_seconds_count") == 0
     assert not [name for name, _ in figures if name.endswith("_created")]
+
+
+def test_tokens_are_counted_by_the_upstreams_own_figures() -> None:
+    one, two = exchange(usage=Usage(30, 7, 10)), exchange(usage=Usage(5, 1), is_estimated=True)
+    figures = shown([("0", over_the_link(counted(one, two, exchange(is_estimated=True, cost=9))))])
+    assert at(figures, "tokens_total", upstream="one", kind="input") == 35
+    assert at(figures, "tokens_total", upstream="one", kind="cached") == 10
+    assert at(figures, "tokens_total", upstream="one", kind="output") == 8
+    metrics = Metrics()
+    metrics.production(one)
+    assert at(shown([("0", over_the_link(metrics))]), "tokens_total", upstream="one", kind="input") == 30
 
 
 def test_what_went_wrong_is_counted_by_its_reason() -> None:

@@ -58,9 +58,14 @@ class Side:
         ]
 
     def course(
-        self, body: bytes | AsyncIterator[bytes] = b"{}", method: str = "POST", hedge: Hedge | None = None
+        self,
+        body: bytes | AsyncIterator[bytes] = b"{}",
+        method: str = "POST",
+        hedge: Hedge | None = None,
+        way: Way | None = None,
     ) -> Course:
-        dispatcher = Dispatcher(self.endpoints, Routes([], Way([Target(one) for one in self.endpoints], hedge=hedge)))
+        way = way or Way([Target(one) for one in self.endpoints], hedge=hedge)
+        dispatcher = Dispatcher(self.endpoints, Routes([], way))
         request = OriginRequest(method, b"/v1/x", [], body, Dialect.OTHER)
         if hedge is not None and isinstance(body, bytes):
             request.json, request.wants_stream = JsonObject.parse(body), True
@@ -99,6 +104,23 @@ async def test_the_last_answer_passes_where_nobody_betters_it(autojump_clock: tr
             assert (attempt.status, attempt.take_whole()) == (500, b"broken")
         assert len(side.exchange.tries) == 3
         assert side.taken == [0, 0]
+        side.pool.close_nowait()
+
+
+@pytest.mark.parametrize(("named", "served"), [(None, "asked"), ("theirs", "theirs")])
+async def test_the_record_says_which_model_was_asked(
+    named: str | None, served: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        open_net(answers(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")) as net,
+        trio.open_nursery() as nursery,
+    ):
+        net.origin.scripts["a"] = answers(BROKEN)
+        side = Side(net, nursery)
+        side.exchange.model = "asked"
+        way = Way([Target(side.endpoints[0], "other"), Target(side.endpoints[1], named)])
+        with await side.course(way=way).open() as attempt:
+            assert (attempt.model, side.exchange.served_model, side.exchange.model) == (served, served, "asked")
         side.pool.close_nowait()
 
 

@@ -70,6 +70,46 @@ def test_a_stream_that_is_to_be_folded_must_not_be_compressed() -> None:
     assert (b"accept-encoding", b"gzip") in one.headers
 
 
+def asking(body: bytes, dialect: Dialect = Dialect.CHAT) -> bytes | None:
+    """The options that ask for the usage of a stream."""
+    one = request(body, dialect)
+    one.wants_stream = True
+    return one.options_with_usage()
+
+
+@pytest.mark.parametrize(
+    ("own", "options"),
+    [
+        (b"null", b'{"include_usage":true}'),
+        (b"{}", b'{"include_usage":true}'),
+        (b'{ "x" : [1e2] }', b'{ "x" : [1e2] ,"include_usage":true}'),
+        (b'{"include_usage":false,"x":1}', b'{"include_usage":true,"x":1}'),
+        (b'{"include_usage":null}', b'{"include_usage":true}'),
+        (b'{"include_usage":true}', None),
+        (b'{"include_usage":true,"include_usage":false}', None),
+        (b"[]", None),
+        (b"7", None),
+    ],
+)
+def test_usage_is_asked_for_beside_the_client_s_own_options(own: bytes, options: bytes | None) -> None:
+    assert asking(b'{"stream_options":' + own + b"}") == options
+
+
+def test_usage_is_asked_for_only_of_streams_that_tell_it_if_asked() -> None:
+    assert asking(b"{}") == asking(b"{}", Dialect.COMPLETIONS) == b'{"include_usage":true}'
+    assert asking(b"{}", Dialect.RESPONSES) is asking(b"{}", Dialect.MESSAGES) is None
+    assert request(b"{}").options_with_usage() is None, "a whole answer tells it anyway"
+    unread = OriginRequest("POST", b"/v1/x", [], b"{}", Dialect.CHAT, wants_stream=True)
+    assert unread.options_with_usage() is None
+
+
+def test_options_are_put_in_the_place_of_the_client_s_alone() -> None:
+    body = b'{ "model":"m", "stream_options" : {"x":1},"stream":true}'
+    sent, headers = request(body).dressed("n", Form.AS_ASKED, b'{"y":2}')
+    assert sent == b'{ "model":"n", "stream_options" : {"y":2},"stream":true}'
+    assert headers == [(b"content-length", b"%d" % len(sent))]
+
+
 async def _pieces() -> AsyncIterator[bytes]:
     yield b"a"
     yield b"b"

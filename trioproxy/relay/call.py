@@ -44,7 +44,8 @@ class Timing:
 class Call:
     """One request, read and understood. `target` is as the client wrote it, query and all; `headers` are those for the
     origin; `body` is held, or comes piece by piece; `json` is a held one's top level; `socket` is what an answer of 101
-    is made with, where the client asked for one."""
+    is made with, where the client asked for one; `upstreams` are those that may be asked (None: all); `ticket` is what
+    it wants of the limits."""
 
     method: str
     target: bytes
@@ -55,6 +56,26 @@ class Call:
     exchange: Exchange
     json: JsonObject | None = None
     socket: "ClientSocket | None" = None
+    upstreams: frozenset[str] | None = None
+    ticket: "Ticket | None" = None
+
+
+class Ticket(Protocol):
+    """What a request wants of the limits; see `gate/ticket`.
+
+    Attributes:
+        asks_usage: whether it has to be known how many tokens the answer took.
+    """
+
+    asks_usage: bool
+
+    async def count(self) -> Headers:
+        """Count a request that reads what another one pays for."""
+        ...
+
+    async def enter(self, exchange: Exchange, stack: AsyncExitStack) -> Headers:
+        """Take what the request may come to, until `stack` is left."""
+        ...
 
 
 class ClientSocket(Protocol):

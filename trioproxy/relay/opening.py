@@ -42,7 +42,15 @@ class Opening:
     ) -> None:
         self._call = call
         request = OriginRequest(
-            call.method, call.target, call.headers, call.body, call.dialect, call.json, call.exchange.stream
+            call.method,
+            call.target,
+            call.headers,
+            call.body,
+            call.dialect,
+            call.json,
+            call.exchange.stream,
+            upstreams=call.upstreams,
+            asks_usage=call.ticket is not None and call.ticket.asks_usage,
         )
         self._course = Course(
             dispatcher,

@@ -19,6 +19,7 @@ from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire.continuing import Transcript
 from trioproxy.wire.dialect import StreamWatch
 from trioproxy.wire.sse import Framer
+from trioproxy.wire.usage_filter import UsageFilter
 
 LINGER_S = 0.05
 """How long the rest of an answer is waited for once the stream has said that it is over."""
@@ -53,14 +54,46 @@ class End:
 
 class Follower:
     """What is known of an event stream: its borders (`framer`) and its meaning (`watch`). Written by the pump only.
-    `transcript` is there if the stream may be gone on with elsewhere: it says what may be shown."""
 
-    __slots__ = ("framer", "transcript", "watch")
+    `transcript` is there if the stream may be gone on with elsewhere, and `usage_filter` if its usage is not for the
+    client: they say what may be shown. `shows_all`: neither is there, and all is shown as it comes.
+    """
 
-    def __init__(self, watch: StreamWatch, transcript: Transcript | None = None) -> None:
+    __slots__ = ("framer", "shows_all", "transcript", "usage_filter", "watch")
+
+    def __init__(
+        self, watch: StreamWatch, transcript: Transcript | None = None, usage_filter: UsageFilter | None = None
+    ) -> None:
         self.watch = watch
-        self.framer = Framer(watch)
+        self.framer = Framer(watch, note_last=watch.note_last)
         self.transcript = transcript
+        self.usage_filter = usage_filter
+        self.shows_all = transcript is None and usage_filter is None
+
+    def shown(self, data: bytes) -> bytes:
+        """What may be shown now that these bytes have come."""
+        if self.usage_filter is not None:
+            data = self.usage_filter.feed(data)
+        return data if self.transcript is None else self.transcript.feed(data)
+
+    def rest(self) -> bytes:
+        """What is held and may be shown now, as no more comes."""
+        data = b"" if self.usage_filter is None else self.usage_filter.finish()
+        if self.transcript is None:
+            return data
+        return (self.transcript.feed(data) if data else b"") + self.transcript.finish()
+
+    @property
+    def shows_whole_events(self) -> bool:
+        """What was shown so far ends at an event's border, whatever came; False if it need not."""
+        if self.transcript is not None and self.transcript.shows_whole_events:
+            return True
+        return self.usage_filter is not None and self.usage_filter.shows_whole_events
+
+    @property
+    def events(self) -> int:
+        """How many went by that may be shown."""
+        return self.framer.events - (0 if self.usage_filter is None else self.usage_filter.left_out)
 
 
 class Pump:
@@ -149,17 +182,17 @@ class Pump:
         if follower.framer.events != self._events:
             self._note_event(follower)
         is_last = follower.watch.saw_done and follower.watch.ends_at_once
-        if follower.transcript is None:
+        if follower.shows_all:
             piece = Piece(data, follower.framer.at_border, is_last)
             if self._timing.coalesce_s:
                 self._let_wait(piece, follower, has_content)
             return piece
-        shown = follower.transcript.feed(data)
-        if follower.transcript.saw_error:  # it has failed, whatever comes behind it
+        shown = follower.shown(data)
+        if self._has_told_error:  # it has failed, whatever comes behind it
             self._is_sooner, is_last = True, False
         elif is_last:
-            shown += follower.transcript.finish()
-        at_border = follower.framer.at_border or follower.transcript.shows_whole_events
+            shown += follower.rest()
+        at_border = follower.framer.at_border or follower.shows_whole_events
         if not shown and not is_last:
             return None
         piece = Piece(shown, at_border, is_last)

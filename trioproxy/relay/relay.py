@@ -14,7 +14,7 @@ from trioproxy.errors import (
 )
 from trioproxy.relay.aggregator import Aggregator
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
-from trioproxy.relay.copier import Copier
+from trioproxy.relay.copier import Copier, tells_usage
 from trioproxy.relay.heads import error_head, event_stream_head, json_head, plain_head
 from trioproxy.relay.opening import Opening
 from trioproxy.relay.pump import End, Follower, Piece, Pump
@@ -27,6 +27,8 @@ from trioproxy.wire import render
 from trioproxy.wire.continuing import CONTINUED, Transcript
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream
+from trioproxy.wire.usage import usage_of
+from trioproxy.wire.usage_filter import UsageFilter
 
 
 async def relay(call: Call, dispatcher: Dispatcher, timing: Timing, lifetime: Lifetime, downstream: Downstream) -> None:
@@ -87,6 +89,8 @@ class _Tries:
             await session.run()
             return False
         if (whole := _whole(call, attempt)) is not None:
+            if tells_usage(call, attempt):
+                call.exchange.usage = usage_of(whole, call.dialect)
             downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
             await downstream.finish(whole)
             return False
@@ -112,7 +116,9 @@ class _Tries:
                 exchange = call.exchange
                 if exchange.first_content_at is None:
                     exchange.first_content_at = pump.first_content_at
-                exchange.events = self._events + follower.framer.events
+                exchange.events = self._events + follower.events
+                if tells_usage(call, attempt):
+                    exchange.usage = attempt.usage or follower.watch.usage or exchange.usage
         return False
 
     async def _open(self) -> Attempt:
@@ -217,7 +223,7 @@ def _follower(call: Call, attempt: Attempt, transcript: Transcript | None) -> Fo
     if is_encoded(attempt.headers):
         call.exchange.notes["encoded_stream"] = True
         return None
-    return Follower(call.dialect.watch(), transcript)
+    return Follower(call.dialect.watch(), transcript, UsageFilter() if attempt.has_asked_usage else None)
 
 
 async def _answer_error_inside(call: Call, attempt: Attempt, downstream: Downstream, data: bytes) -> None:

@@ -60,6 +60,7 @@ class Shaper:
         """`waits_for_content`: nothing goes out before the first content, as another try may still be made."""
         self._call = call
         self._attempt = attempt
+        self._follower = follower
         self._framer = follower.framer
         self._watch = follower.watch
         self._transcript = follower.transcript
@@ -94,7 +95,7 @@ class Shaper:
         error, and the others raise on the half event.
         """
         await self._write_held()
-        if self._transcript is not None and (rest := self._transcript.finish()):
+        if rest := self._follower.rest():
             await self._downstream.send(rest)
             self._at_border = self._framer.at_border
         await send_error_event(error, self._call, self._downstream, self._framer.line_end, self._at_border)
@@ -129,11 +130,12 @@ class Shaper:
             raise ErrorInside(self._watch.first_error)
         if self._timing.is_strict and not self._watch.may_end:
             raise self._truncated()
-        if not held.data:
+        data = held.data + self._follower.rest()
+        if not data:
             return end
         if not self._watch.may_end:
             self._call.exchange.notes["ended_without_terminal"] = True
-        return Piece(held.data, held.at_border, is_last=True)
+        return Piece(data, held.at_border, is_last=True)
 
     async def _flow(self, channel: Channel, item: Piece) -> Piece | End:
         """Relay pieces until the last one, which is returned unsent, or the end."""
@@ -210,7 +212,7 @@ class Shaper:
             return
         if not self._watch.may_end:
             self._call.exchange.notes["ended_without_terminal"] = True
-        await self._downstream.finish(self._behind_held(b"" if self._transcript is None else self._transcript.finish()))
+        await self._downstream.finish(self._behind_held(self._follower.rest()))
 
     def _truncated(self) -> UpstreamTruncated:
         name = self._attempt.endpoint.name

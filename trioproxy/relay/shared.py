@@ -22,7 +22,6 @@ from trioproxy.policy.replay import Slow
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.reading import read_stream
 from trioproxy.relay.relay import refuse, relay
-from trioproxy.telemetry.exchange import Exchange
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire.sharing import Wish
 
@@ -35,12 +34,9 @@ WARN_EVERY_S = 10.0
 class Books(Protocol):
     """Who keeps account of what is produced."""
 
-    def begin_production(self, lifetime: Lifetime, stack: AsyncExitStack) -> None:
-        """A stream's production begins; it may be refused by a ProxyError."""
-        ...
-
-    def end_production(self, lifetime: Lifetime, exchange: Exchange, stream: LiveStream) -> None:
-        """It is over."""
+    async def begin_production(self, call: Call, lifetime: Lifetime, stream: LiveStream) -> None:
+        """A stream's production begins, and is over when the lifetime's stack is left; it may be refused by a
+        ProxyError."""
         ...
 
 
@@ -111,6 +107,8 @@ async def share(
             raise
         call.exchange.notes["shared"] = False
         studio.warn_alone()
+        if call.ticket is not None:
+            await call.ticket.enter(call.exchange, lifetime.stack)
         await relay(call, studio.dispatcher, timing, lifetime, downstream)
         return
     stream.linger_s = max(stream.linger_s, min(linger_s, studio.hub.bounds.resume_max_s))
@@ -181,8 +179,7 @@ async def _produce(call: Call, studio: Studio, timing: Timing, stream: LiveStrea
             lifetime.end_at(exchange.accepted + timing.total_s)
             nursery.start_soon(_watch, stream, lifetime)
             try:
-                studio.books.begin_production(lifetime, stack)
-                stack.callback(studio.books.end_production, lifetime, exchange, stream)
+                await studio.books.begin_production(call, lifetime, stream)
                 # Readers join events, each by itself: the log is never behind.
                 await relay(call, studio.dispatcher, replace(timing, coalesce_s=0.0), lifetime, recorder)
             except ProxyError as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trioproxy.errors import CancelReason, Deadline, ProxyError
+from trioproxy.policy.price import dollars
+from trioproxy.wire.usage import Usage
 
 MAX_WORD = 200
 """Longest client-given word (path, model) that is kept."""
@@ -20,15 +22,22 @@ _DEADLINES: dict[str, Deadline] = {
 @dataclass(slots=True)
 class Exchange:
     """One request. `outcome` is `finished`, `failed` (with `code`) or `cancelled` (with `reason`); `deadline` is the
-    clock that ended it, if one did."""
+    clock that ended it, if one did.
+
+    `key` is the name of the virtual key that it came with. `served_model` is what the upstream that answered was asked
+    for. `usage` is what that one said it took, and never made up; `cost` is in picodollars, None where it is unknown;
+    `is_estimated`: tokens were counted, and the cost reckoned, of which no upstream has told.
+    """
 
     request_id: str
     method: str
     path: str
     accepted: float
     client: str | None = None
+    key: str | None = None
     endpoint: str = "other"
     model: str | None = None
+    served_model: str | None = None
     stream: bool = False
     upstream: str | None = None
     upstream_request_id: str | None = None
@@ -42,6 +51,9 @@ class Exchange:
     bytes_out: int = 0
     events: int = 0
     heartbeats: int = 0
+    usage: Usage | None = None
+    cost: int | None = None
+    is_estimated: bool = False
     outcome: str = "finished"
     code: str | None = None
     reason: str | None = None
@@ -57,6 +69,7 @@ class Exchange:
             path=self.path,
             accepted=now,
             client=self.client,
+            key=self.key,
             endpoint=self.endpoint,
             model=self.model,
             stream=self.stream,
@@ -95,6 +108,7 @@ class Exchange:
             "reason": self.reason,
             "deadline": self.deadline,
             "client": self.client,
+            "key": self.key,
             "upstream": self.upstream,
             "upstream_request_id": self.upstream_request_id,
             "attempts": self.attempts,
@@ -106,6 +120,11 @@ class Exchange:
             "bytes_out": self.bytes_out,
             "events": self.events,
             "heartbeats": self.heartbeats or None,
+            "input_tokens": self.usage.input if self.usage else None,
+            "cached_tokens": self.usage.cached or None if self.usage else None,
+            "output_tokens": self.usage.output if self.usage else None,
+            "estimated": self.is_estimated or None,
+            "cost_usd": dollars(self.cost) if self.cost is not None else None,
             **self.notes,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from trioproxy.policy.limits import PICO
 from trioproxy.telemetry.exchange import Exchange
 
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
@@ -35,8 +36,13 @@ class Metrics:
         self._requests = self._counter("requests", "Requests that ended.", "endpoint", "upstream", "outcome")
         self._stream_ends = self._counter("stream_end", "Streams that ended, by how.", "reason")
         self._attempts = self._counter("attempts", "Tries at an upstream.", "upstream", "result")
+        self._tokens = self._counter("tokens", "Tokens, by the upstreams' own figures.", "upstream", "kind")
         self._deadlines = self._counter("deadline", "Requests that a deadline ended.", "deadline")
         self._shadows = self._counter("shadow", "Copies of requests that ended.", "upstream", "outcome")
+        self._limited = self._counter("limited", "Requests refused by a limit of their key, or of all.", "kind")
+        self._uncounted = self._counter("uncounted", "Limits not kept for a request, as the state was gone.", "kind")
+        self._unsettled = self._counter("unsettled", "Requests whose accounts stay as they were estimated.")
+        self._costs: dict[str, int] = defaultdict(int)
         self._shed = self._counter("shed", "Requests refused because of overload.", "reason")
         self._first_content = self._histogram(
             "time_to_first_content_seconds", "From accept to a stream's first content.", _STREAM_BUCKETS_S
@@ -60,6 +66,18 @@ class Metrics:
         if exchange.gone_at is not None and exchange.ended is not None:
             self._cancel.observe(exchange.ended - exchange.gone_at)
 
+    def limited(self, kind: str) -> None:
+        """Count a request that a limit refused."""
+        self._of(self._limited, kind).inc()
+
+    def uncounted(self, kind: str) -> None:
+        """Count a limit that was not kept for a request, as the state was gone."""
+        self._of(self._uncounted, kind).inc()
+
+    def unsettled(self) -> None:
+        """Count a request whose accounts stay as they were estimated."""
+        self._unsettled.inc()
+
     def shed(self, reason: str) -> None:
         """Count a request that was refused because of overload."""
         self._of(self._shed, reason).inc()
@@ -68,6 +86,13 @@ class Metrics:
         """Count what asking the upstreams came to; for a stream with several readers that is one thing."""
         for tried, result in exchange.tries:
             self._of(self._attempts, tried, "answered" if result.isdigit() else result).inc()
+        if exchange.usage is not None:
+            upstream, usage = exchange.upstream or "none", exchange.usage
+            self._of(self._tokens, upstream, "input").inc(usage.input)
+            self._of(self._tokens, upstream, "cached").inc(usage.cached)
+            self._of(self._tokens, upstream, "output").inc(usage.output)
+        if exchange.cost:
+            self._costs[exchange.key or "none"] += exchange.cost
 
     def shadow(self, record: Exchange) -> None:
         """Count a copy of a request, when it is over."""
@@ -78,6 +103,9 @@ class Metrics:
         for metric in self._registry.collect():
             samples = [(one.name, dict(one.labels), one.value) for one in metric.samples if not _is_birth(one.name)]
             yield metric.name, metric.documentation, metric.type, samples
+        # Summed as whole numbers, and only shown as others.
+        costs = {name: cost / PICO for name, cost in self._costs.items()}
+        yield states("trioproxy_cost_usd", "Dollars that requests came to, by their key.", costs, "key", "counter")
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
         return Counter(f"trioproxy_{name}", says, labels, registry=self._registry)

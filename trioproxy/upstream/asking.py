@@ -28,6 +28,7 @@ from trioproxy.wire import render
 from trioproxy.wire.headers import is_encoded, is_event_stream
 from trioproxy.wire.sse import Framer
 from trioproxy.wire.unfold import unfold
+from trioproxy.wire.usage import usage_of
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """Largest whole answer that a stream is made of."""
@@ -65,7 +66,9 @@ class Asker:
         self._exchange.upstream = endpoint.name
         self._exchange.attempts += 1
         try:
-            body, headers = self.request.dressed(model, form)
+            asks_usage = self.request.asks_usage or endpoint.asks_usage
+            options = self.request.options_with_usage() if asks_usage and form is Form.AS_ASKED else None
+            body, headers = self.request.dressed(model, form, options)
             attempt = await open_attempt(
                 endpoint,
                 self.request.method,
@@ -85,6 +88,7 @@ class Asker:
             stay.leave()
             raise
         attempt.stay = stay
+        attempt.has_asked_usage = options is not None
         try:
             is_stream = attempt.status < 300 and is_event_stream(attempt.headers)
             becomes_stream = form is Form.WHOLE and attempt.status < 300 and not is_stream
@@ -175,6 +179,7 @@ class Asker:
             attempt.note_fault(fault)
             fault.had_head = True
             raise
+        attempt.usage = usage_of(whole, request.dialect)
         kept = [header for header in attempt.headers if header[0] not in (b"content-type", b"content-length")]
         attempt.become([*kept, (b"content-type", b"text/event-stream; charset=utf-8")], stream)
         attempt.note_first_content(trio.current_time())

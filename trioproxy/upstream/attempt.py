@@ -19,6 +19,7 @@ from trioproxy.upstream.faults import fault_before_head, fault_in_body
 from trioproxy.upstream.stay import Stay, outcome_of
 from trioproxy.upstream.transport import SENT_AT_ONCE_BYTES, HeldBody, OriginBody
 from trioproxy.wire.headers import Headers
+from trioproxy.wire.usage import Usage
 
 _AHEAD_BYTES = 65536
 _AHEAD_S = 5.0
@@ -33,6 +34,9 @@ class Attempt(AbstractContextManager["Attempt"]):
         ahead: what was read of the body by `read_ahead` and not by `read`.
         stay: what the try holds at its endpoint, let go of with the connection.
         is_to_be_folded: it is a stream, and the client is to get a whole answer of it.
+        model: what the model is called there, as far as that is known.
+        has_asked_usage: it was asked for the stream's usage, and the client did not ask for that.
+        usage: what the whole answer told of which this stream was made.
     """
 
     __slots__ = (
@@ -42,11 +46,14 @@ class Attempt(AbstractContextManager["Attempt"]):
         "ahead",
         "answered",
         "endpoint",
+        "has_asked_usage",
         "headers",
         "is_to_be_folded",
+        "model",
         "started",
         "status",
         "stay",
+        "usage",
     )
 
     def __init__(self, endpoint: Endpoint, response: httpx.Response, started: float) -> None:
@@ -60,6 +67,9 @@ class Attempt(AbstractContextManager["Attempt"]):
         self.ahead = b""
         self._is_read = False  # to its honest end
         self.is_to_be_folded = False
+        self.model: str | None = None
+        self.has_asked_usage = False
+        self.usage: Usage | None = None
         self.stay: Stay | None = None
         self._tally: Tally | None = endpoint.attempts
         self._tally.open_one()

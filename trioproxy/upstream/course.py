@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 
-from trioproxy.errors import NoHealthyUpstream, Overloaded, ProxyError, UpstreamFault
+from trioproxy.errors import ModelNotAllowed, NoHealthyUpstream, Overloaded, ProxyError, UpstreamFault
 from trioproxy.policy.error_class import ErrorClass, blames, class_of_answer, class_of_fault
 from trioproxy.policy.plan import lot
 from trioproxy.policy.retry import Progress, decide, progress_before_head, should_retry
@@ -64,6 +64,8 @@ class Course:
             return
         if not self._way.is_like_others(shadow.target, request.dialect):
             return
+        if not request.may_go_to(shadow.target.endpoint.name):
+            return
         if dispatcher.draw() < shadow.share:
             shadows.offer(shadow, request, exchange, clocks, deadline)
 
@@ -72,7 +74,8 @@ class Course:
         self._asked.add(model)
         self._is_renamed = not is_first
         self._way = self._dispatcher.ways.find(model)
-        self._targets = [*self._way.targets_for(self._request.dialect)]
+        may_go_to = self._request.may_go_to
+        self._targets = [one for one in self._way.targets_for(self._request.dialect) if may_go_to(one.endpoint.name)]
         self._canary = self._draw_canary()
         self._tries = 0
         self._tried: set[int] = set()
@@ -86,6 +89,8 @@ class Course:
         """The canary's index among the targets, if this request is one of its share; it is added to them then."""
         canary = self._way.canary
         if canary is None or not self._way.is_like_others(canary.target, self._request.dialect):
+            return None
+        if not self._request.may_go_to(canary.target.endpoint.name):
             return None
         step = canary.state.step(trio.current_time())
         if step is not None:
@@ -139,6 +144,11 @@ class Course:
     async def open(self, on_head: OnHead = lambda at: None) -> Attempt:
         """An origin that has answered. Raises UpstreamFault, NoHealthyUpstream or Overloaded, or what a streamed body's
         source raised; a status that nobody betters is an answer. If cancelled, nothing is held."""
+        attempt = self._attempt = await self._open(on_head)
+        self._exchange.served_model = attempt.model
+        return attempt
+
+    async def _open(self, on_head: OnHead) -> Attempt:
         while True:
             try:
                 attempt = await self._make_try(on_head)
@@ -154,7 +164,6 @@ class Course:
                     raise
                 continue
             if attempt.status < 400:
-                self._attempt = attempt
                 return attempt
             try:
                 await self._read_error(attempt)
@@ -163,7 +172,6 @@ class Course:
                 attempt.close()
                 raise
             if not goes_on:
-                self._attempt = attempt
                 return attempt
             attempt.close()
 
@@ -191,6 +199,8 @@ class Course:
 
     def _next(self) -> int:
         """The target that is tried now: the first in the order that was not tried yet, else the first again."""
+        if not self._targets:
+            raise ModelNotAllowed("This key may use none of the upstreams that have this model.", param="model")
         if not self._order:
             self._order = arranged(
                 self._targets,
@@ -287,7 +297,7 @@ class Course:
         target = self._targets[index]
         model = target.model or (self._model if self._is_renamed else None)
         try:
-            return await self._asker.ask(
+            attempt = await self._asker.ask(
                 target,
                 self._way,
                 model=model,
@@ -298,6 +308,8 @@ class Course:
         except UpstreamFault as fault:
             self._exchange.note_try(target.endpoint.name, fault.code)
             raise
+        attempt.model = target.model or self._model
+        return attempt
 
     def _form(self, target: Target) -> Form:
         request = self._request

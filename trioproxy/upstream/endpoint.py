@@ -23,8 +23,9 @@ _PREFIX = b"/v1"
 class Endpoint:
     """Where requests go. `base_url` ends with the path that stands for the proxy's `/v1`.
 
-    `streams`: whether it can answer with a stream. `connect_s` bounds the opening of a connection that no request asked
-    for. Secrets are in `headers` only, and never in a `repr`. `attempts` counts those that an answer came to.
+    `streams`: whether it can answer with a stream; `asks_usage`: whether it is asked for the usage of each. `connect_s`
+    bounds the opening of a connection that no request asked for. Secrets are in `headers` only, and never in a `repr`.
+    `attempts` counts those that an answer came to.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Endpoint:
         max_concurrent: int | None = None,
         max_waiting: int = 0,
         streams: bool = True,
+        asks_usage: bool = False,
         attempts: Tally | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -51,6 +53,7 @@ class Endpoint:
         self.host = self.url.netloc
         self.is_anthropic = is_anthropic
         self.streams = streams
+        self.asks_usage = asks_usage
         self.attempts = attempts if attempts is not None else Tally()
         self.slots = Slots(max_concurrent, max_waiting)
         self.keys = KeyRing(len(keys))

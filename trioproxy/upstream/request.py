@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import Enum
 
+from trioproxy.errors import BadRequest
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, find
 from trioproxy.wire.json_object import JsonObject
@@ -14,6 +15,7 @@ from trioproxy.wire.upgrade import with_model
 
 _BRIDGED = frozenset({Dialect.CHAT, Dialect.COMPLETIONS, Dialect.RESPONSES, Dialect.MESSAGES})
 _IDENTITY = (b"accept-encoding", b"identity")
+_ASK_USAGE = b'{"include_usage":true}'
 _TELLS_USAGE_IF_ASKED = frozenset({Dialect.CHAT, Dialect.COMPLETIONS})
 
 
@@ -52,7 +54,8 @@ class OnceBody(AsyncIterator[bytes]):
 @dataclass(slots=True)
 class OriginRequest:
     """What is to be sent. `json` is the body, read at its top level, if it was; `headers` lack the length of a body
-    that is held, which another model's name changes; `wants_stream` is what the client asked for."""
+    that is held, which another model's name changes; `wants_stream` is what the client asked for; `upstreams`
+    are those that may be asked (None: all); `asks_usage`: the usage has to be known, wherever it goes."""
 
     method: str
     target: bytes
@@ -61,6 +64,12 @@ class OriginRequest:
     dialect: Dialect
     json: JsonObject | None = None
     wants_stream: bool = False
+    upstreams: frozenset[str] | None = None
+    asks_usage: bool = False
+
+    def may_go_to(self, upstream: str) -> bool:
+        """Whether an upstream may be asked."""
+        return self.upstreams is None or upstream in self.upstreams
 
     @property
     def can_be_bridged(self) -> bool:
@@ -76,14 +85,29 @@ class OriginRequest:
         except (ValueError, AttributeError, RecursionError):
             return False
 
+    def options_with_usage(self) -> bytes | None:
+        """The stream's options, asking for its usage too. None where there is nothing to ask for, or the client asks
+        itself, or its options are such that nothing can be added."""
+        request = self.json
+        if request is None or not self.wants_stream or self.dialect not in _TELLS_USAGE_IF_ASKED or self.wants_usage:
+            return None
+        own = bytes(request.members.get("stream_options", b"null"))
+        try:
+            return _ASK_USAGE if own == b"null" else JsonObject.parse(own).replace({"include_usage": b"true"})
+        except BadRequest:
+            return None
+
     def target_for(self, model: str | None) -> bytes:
         """The target; `model` is as for `dressed`. A WebSocket's model stands in the query."""
         if model is None or find(self.headers, b"upgrade") is None:
             return self.target
         return with_model(self.target, model)
 
-    def dressed(self, model: str | None, form: Form) -> tuple[bytes | AsyncIterator[bytes], Headers]:
-        """The body, and the fields that go with it. `model` is what the model is called there, None for the same."""
+    def dressed(
+        self, model: str | None, form: Form, options: bytes | None = None
+    ) -> tuple[bytes | AsyncIterator[bytes], Headers]:
+        """The body, and the fields that go with it. `model` is what the model is called there, `options` are the
+        stream's; None for the same."""
         values: dict[str, bytes] = {} if model is None else {"model": json.dumps(model).encode()}
         headers = self.headers
         if form is Form.WHOLE:
@@ -93,8 +117,10 @@ class OriginRequest:
         elif form is Form.STREAM:
             values["stream"] = b"true"
             if self.dialect in _TELLS_USAGE_IF_ASKED:
-                values["stream_options"] = b'{"include_usage":true}'
+                values["stream_options"] = _ASK_USAGE
             headers = [header for header in headers if header[0] != _IDENTITY[0]] + [_IDENTITY]
+        elif options is not None:
+            values["stream_options"] = options
         body = self.body
         if values and self.json is not None:
             body = self.json.replace(values)

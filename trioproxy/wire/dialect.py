@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from trioproxy.wire.usage import MessageFigures, Usage, message_figures, usage_at_end, usage_of
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -49,6 +51,7 @@ class StreamWatch:
         saw_done: the stream said that it is over: whatever comes behind it adds nothing.
         may_end: an end here would be an honest one. An unknown dialect has no terminal: its origin's word counts.
         ends_at_once: behind the terminal nothing belongs to the stream; named dialects may have a word more.
+        usage: how many tokens it took, once it has said so; what it says last counts.
     """
 
     ends_at_once = False
@@ -58,6 +61,7 @@ class StreamWatch:
     saw_done = False
     may_end = True
     first_error: bytes | None = None
+    usage: Usage | None = None
 
     def hints(self, block: bytes) -> bool:
         return False
@@ -73,6 +77,9 @@ class StreamWatch:
             self.saw_content = bool(data) and self._is_content(name, _parse(data) if value is None else value)
             self.is_settled = self.saw_content
         self._note(name, data)
+
+    def note_last(self, last: bytes) -> None:
+        """Take note of how an event ended whose data was too long to be looked at whole. Must not raise."""
 
     def _is_error(self, name: bytes, value: Any) -> bool:
         return isinstance(value, dict) and isinstance(value.get("error"), dict | str) and bool(value["error"])
@@ -100,6 +107,10 @@ class _Chunk(msgspec.Struct):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 _OTHER_INDEX = re.compile(rb'"index"\s*:\s*[1-9]')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+# `[DONE]`, or a list with nothing in it: a chunk that tells the usage has no choices, or it is one with an end. One
+# search for both, as each costs as much as all other work on most events.
+_DONE_OR_EMPTY = re.compile(rb"\[\s*[D\]]")
 
 
 class ChatWatch(StreamWatch):
@@ -113,7 +124,12 @@ class ChatWatch(StreamWatch):
         self._finished: set[int] = set()
 
     def hints(self, block: bytes) -> bool:
-        return b"[DONE]" in block or _FINISH.search(block) is not None or _OTHER_INDEX.search(block) is not None
+        if _FINISH.search(block) is not None or _OTHER_INDEX.search(block) is not None:
+            return True
+        return _DONE_OR_EMPTY.search(block) is not None and (b"[DONE]" in block or _USAGE.search(block) is not None)
+
+    def note_last(self, last: bytes) -> None:
+        self.usage = usage_at_end(last, Dialect.CHAT) or self.usage
 
     def _is_content(self, name: bytes, value: Any) -> bool:
         if not isinstance(value, dict):
@@ -129,6 +145,8 @@ class ChatWatch(StreamWatch):
         if data == b"[DONE]":
             self.saw_done = self.may_end = True
             return
+        if _USAGE.search(data) is not None:
+            self.usage = usage_of(data, Dialect.CHAT) or self.usage
         try:
             choices = _decode_chunk(data).choices
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -199,16 +217,25 @@ class ResponsesWatch(_NamedWatch):
             return isinstance(item, dict) and item.get("type") not in (None, "message", "reasoning")
         return kind not in _RESPONSE_PREFACE and value.get("delta") != ""
 
+    def note_last(self, last: bytes) -> None:
+        if self.saw_done and self.usage is None:
+            self.usage = usage_at_end(last, Dialect.RESPONSES)
+
     def _note(self, name: bytes, data: bytes) -> None:
         if self._type(name, data) in _RESPONSE_ENDS:
             self.saw_done = self.may_end = True
+            self.usage = usage_of(data, Dialect.RESPONSES) or self.usage
 
 
 class MessagesWatch(_NamedWatch):
-    """Anthropic's Messages API ends with `message_stop`."""
+    """Anthropic's Messages API ends with `message_stop`. Its usage is told in part by `message_start`, and as it is in
+    the end by `message_delta`."""
+
+    def __init__(self) -> None:
+        self._figures = MessageFigures()
 
     def hints(self, block: bytes) -> bool:
-        return b"message_stop" in block
+        return b"message_" in block  # stop, delta or start
 
     def _is_content(self, name: bytes, value: Any) -> bool:
         kind = value.get("type") if isinstance(value, dict) else name.decode("ascii", "replace")
@@ -221,8 +248,13 @@ class MessagesWatch(_NamedWatch):
         return kind not in ("message_start", "content_block_stop", "ping")
 
     def _note(self, name: bytes, data: bytes) -> None:
-        if self._type(name, data) == b"message_stop":
-            self.saw_done = self.may_end = True
+        match self._type(name, data):
+            case b"message_stop":
+                self.saw_done = self.may_end = True
+            case b"message_start" | b"message_delta" as kind if (told := message_figures(data)) is not None:
+                self._figures = self._figures.then(told)
+                if kind == b"message_delta":  # until then the output is only what it began with
+                    self.usage = self._figures.usage or self.usage
 
 
 _WATCHES: dict[Dialect, type[StreamWatch]] = {

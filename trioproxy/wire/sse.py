@@ -10,6 +10,7 @@ event; a line that starts with a colon is a comment.
 """
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 # A line end, and at least one more: with that the event's last line ends, and a blank one follows (or several). Atomic:
@@ -26,6 +27,9 @@ _BOM = b"\xef\xbb\xbf"
 
 MAX_EVENT_BYTES = 65536
 """How much of an event is kept to be looked at. What is beyond passes unseen; only its end and `id` are looked for."""
+
+LAST_BYTES = 4096
+"""How much of the end of a longer one is kept beside its start, for who wants to see that."""
 
 _FIRST_EVENTS = 4
 """How many events may come before a stream's first content, usually."""
@@ -58,7 +62,9 @@ class Framer:
 
     __slots__ = (
         "_kept",
+        "_kept_last",
         "_max_seen",
+        "_note_last",
         "_prefix",
         "_started",
         "_watch",
@@ -68,14 +74,24 @@ class Framer:
         "saw_id",
     )
 
-    def __init__(self, watch: Watch, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        *,
+        note_last: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`note_last` is given the last bytes of an event that was too long to be kept, behind the look at its start;
+        `max_event_bytes` are more than `LAST_BYTES` then."""
         self.at_border = True
         self.line_end = b"\n"
         self.saw_id = False
         self.events = 0
         self._watch = watch
-        self._max_seen = max_event_bytes - _TAIL
-        self._kept = bytearray()  # the unfinished event; once that is too long, only its last three bytes
+        self._note_last = note_last
+        self._kept_last = _TAIL if note_last is None else LAST_BYTES
+        self._max_seen = max_event_bytes - self._kept_last
+        self._kept = bytearray()  # the unfinished event; once that is too long, only its last bytes
         self._prefix: bytes | None = None  # the start of an event that is too long to keep
         self._started = False  # past the place where a byte order mark may stand
 
@@ -146,7 +162,7 @@ class Framer:
             start = end
         del kept[:start]
         if len(kept) > self._max_seen or self._prefix is not None:
-            self._shorten(kept)
+            self._shorten(kept, scan_from)
         self.at_border = not kept
 
     def _learn_line_end(self, kept: bytearray, at: int) -> None:
@@ -154,12 +170,13 @@ class Framer:
         if found:
             self.line_end = found.group()
 
-    def _shorten(self, kept: bytearray) -> None:
-        """Keep of an event that is too long its start, and as much of its tail as its end may need."""
+    def _shorten(self, kept: bytearray, scan_from: int) -> None:
+        """Keep of an event that is too long its start, and as much of its tail as its end may need, or is wanted."""
         if self._prefix is None:
             self._prefix = bytes(kept[: self._max_seen])
-        self._look_for_id(kept)
-        del kept[:-_TAIL]
+            scan_from = 0
+        self._look_for_id(kept[scan_from:])
+        del kept[: -self._kept_last]
 
     def _look_for_id(self, text: bytes | bytearray) -> None:
         if not self.saw_id and (b"\nid" in text or b"\rid" in text):
@@ -168,16 +185,19 @@ class Framer:
     def _end_event(self, block: bytes) -> None:
         """Take the lines of an event that has ended; where its start was put by, the last of them."""
         self._look_for_id(block)
+        last = None
         if self._prefix is not None:
-            block, self._prefix = self._prefix, None
+            last, block, self._prefix = block, self._prefix, None
         elif len(block) > self._max_seen:
-            block = block[: self._max_seen]  # as when it comes in pieces
+            last, block = block, block[: self._max_seen]  # as when it comes in pieces
         if block.startswith(_ID_STARTS):
             self.saw_id = True
         if not self._watch.is_settled or self._watch.hints(block):
             name, data = fields(block)
             if data is not None:
                 self._watch.look(name, data)
+        if last is not None and self._note_last is not None:
+            self._note_last(last[-LAST_BYTES:])
         if block.startswith((b"data:", b"event:")) or any(
             line and not line.startswith(b":") for line in _LINE_END.split(block)
         ):
