@@ -18,10 +18,10 @@ class Malformed(NamedTuple):
     status: int
 
 
-SMUGGLED: Final = b"GET /v1/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+SMUGGLED: Final = b"GET /v1/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _END: Final = b"\r\n\r\n"
 _GET: Final = b"GET /v1/models HTTP/1.1\r\n"
-_HOST: Final = b"Host: a\r\n"
+_HOST: Final = b"Host: localhost\r\n"
 _LAST: Final = b"0\r\n\r\n"
 
 

@@ -82,6 +82,8 @@ NEVER_RETURNED = [
     b"x-request-id",
     b"x-trioproxy-upstream",
     b"x-trioproxy-request-id",
+    b"access-control-allow-origin",
+    b"access-control-expose-headers",
 ]
 RETURNED = [
     b"content-type",

@@ -38,4 +38,5 @@ def _guard(config: Config) -> Guard:
     return Guard(
         is_loopback=is_loopback(split_bind(config.admin.bind)[0]),
         key=None if key is None else key.get_secret_value(),
+        hosts=config.server.hosts,
     )

@@ -79,10 +79,19 @@ class RoutedApp(QuartTrio, Generic[D]):
         self._rules: dict[str, Rule] = {}
         self.config["PROPAGATE_EXCEPTIONS"] = True
 
-    def add(self, path: str, route: Callable[[D, Incoming], Awaitable[None]]) -> None:
-        """Let a route have a path, whatever the method."""
+    def add(self, path: str, route: Callable[[D, Incoming], Awaitable[None]], *, for_anybody: bool = False) -> None:
+        """Let a route have a path, whatever the method; `for_anybody` also for those who name the address otherwise, or
+        come from another site's page."""
 
         async def run(incoming: Incoming) -> None:
+            visitors = self.service.visitors
+            if not for_anybody:
+                visitors.check(incoming.headers, incoming.local)
+            fields = visitors.preflight_fields(incoming.method, incoming.headers)
+            if fields is not None:
+                incoming.answer.told += fields
+                await incoming.reply_nothing()
+                return
             check_path(incoming.raw_path)
             await route(self.service, incoming)
 
@@ -129,9 +138,9 @@ class ProxyApp(RoutedApp[Service]):
         self.add(tokens.PATH, tokens.make_token)
         self.add(stream_socket.PATH, stream_socket.stream_socket)
         self.add(_BELOW_API, pass_through)
-        self.add("/healthz", probes.health)
-        self.add("/health", probes.health)
-        self.add("/readyz", probes.ready)
+        self.add("/healthz", probes.health, for_anybody=True)  # load balancers name it as they like, or not at all
+        self.add("/health", probes.health, for_anybody=True)
+        self.add("/readyz", probes.ready, for_anybody=True)
         self.add(_ANYTHING, _unknown_path)
 
 

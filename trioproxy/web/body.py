@@ -60,17 +60,26 @@ class RequestBody(AsyncIterator[bytes]):
 
 
 class ClientAnswer:
-    """The answer to one client, as `relay.call.Downstream` describes it. The server never cuts a send short."""
+    """The answer to one client, as `relay.call.Downstream` describes it. The server never cuts a send short.
+
+    Attributes:
+        told: fields of ours that every head has, whatever the answer; they stand in the place of those that a head
+            has by the same names. `vary` is a list, to which ours is added.
+    """
 
     def __init__(self, send: Any, exchange: Exchange) -> None:
         self._send = send
         self._exchange = exchange
         self._head: Any = None
+        self.told: Headers = []
         self.is_sending = False
         self.has_head = False
         self.is_finished = False
 
     def head(self, status: int, headers: Headers) -> None:
+        if self.told:
+            replaced = {name for name, _ in self.told} - {b"vary"}
+            headers = [*(field for field in headers if field[0] not in replaced), *self.told]
         self._head = {"type": "http.response.start", "status": status, "headers": headers}
         self._exchange.status = status
 

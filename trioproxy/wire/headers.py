@@ -35,11 +35,14 @@ _NOT_SENT = HOP_BY_HOP | {
     b"x-real-ip",
     b"x-request-id",
     b"http2-settings",
+    b"origin",  # which pages may come is decided here
 }
 # Said anew by each proxy: with two of our kind in a row there would be two answers to one question.
 _OURS = b"x-trioproxy-"
 _NOT_SENT_PREFIXES = (b"x-forwarded-", _OURS)
 
+# Who may read an answer of this address is not for an origin to say.
+_NOT_RETURNED_PREFIXES = (_OURS, b"access-control-")
 # They would bind the client to our host, or describe a connection that is not the client's.
 _NOT_RETURNED = HOP_BY_HOP | {
     b"set-cookie",
@@ -86,7 +89,7 @@ def to_client(headers: Headers) -> Headers:
     return [
         (name, value)
         for name, value in headers
-        if name not in _NOT_RETURNED and name not in gone and not name.startswith(_OURS)
+        if name not in _NOT_RETURNED and name not in gone and not name.startswith(_NOT_RETURNED_PREFIXES)
     ]
 
 

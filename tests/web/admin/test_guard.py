@@ -104,6 +104,15 @@ def test_a_key_that_is_configured_is_demanded_everywhere(is_loopback: bool, show
     assert verdict(Guard(is_loopback=is_loopback, key=_KEY), fields(b"127.0.0.1", key=shown)) == says
 
 
+def test_a_loopback_bind_answers_to_the_names_that_are_set() -> None:
+    guard = Guard(is_loopback=True, key=None, hosts=("proxy.internal", "dotted.internal."))
+    for host in (b"proxy.internal:9901", b"Dotted.Internal", b"proxy.internal.", b"localhost"):
+        assert verdict(guard, fields(host)) == ""
+    assert verdict(guard, fields(b"proxy.internal", b"http://proxy.internal")) == ""
+    assert verdict(guard, fields(b"proxy.internal", b"http://localhost")) == "ForeignOrigin"
+    assert verdict(guard, fields(b"evil.example")) == "ForeignHost"
+
+
 def test_off_loopback_any_name_will_do_with_the_key() -> None:
     guard = Guard(is_loopback=False, key=_KEY)
     assert verdict(guard, fields(b"proxy.example", key=b"Bearer " + _KEY.encode())) == ""
