@@ -1,9 +1,10 @@
 """The house under test: real rooms from accept to origin, on memory streams, with the log in a list."""
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import time
 from typing import Any
 
 import h11
@@ -15,10 +16,13 @@ from tests.harness.origin import Origin, Script
 from trioproxy.config import load
 from trioproxy.net.tcp import close_nowait
 from trioproxy.server.build import House
+from trioproxy.state.limits import LimitStore
 from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog
 
 CHAT = b'{"model":"m","messages":[],"stream":true}'
+HOSTS = ["proxy", "a", "my_host.example"]
+"""What the stories call the proxy; it is bound to loopback, as usual."""
 
 
 class ListLog(AccessLog):
@@ -138,6 +142,8 @@ class HouseUnderTest:
         lockstep: bool,
         file: Path | None = None,
         store: StreamStore | None = None,
+        limits: LimitStore | None = None,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
         self._nursery = nursery
         self._lockstep = lockstep
@@ -145,8 +151,10 @@ class HouseUnderTest:
         self.origin = Origin(nursery, script, lockstep=lockstep)
         if file is None or "[[upstream]]" not in file.read_text():
             flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
-        config = load(file, flags=flags, environ={})
-        self.house = House(config, self.log, open_tcp=self.origin.open_tcp, store=store)
+        config = load(file, flags={"server.hosts": HOSTS, **flags}, environ={})
+        self.house = House(
+            config, self.log, open_tcp=self.origin.open_tcp, store=store, limits=limits, wall_clock=wall_clock
+        )
         self._serving: list[trio.CancelScope] = []
         self.keeping = trio.CancelScope()
         nursery.start_soon(self._keep)
@@ -155,7 +163,7 @@ class HouseUnderTest:
         """What runs beside the requests, but for those that would never let virtual time jump far."""
         with self.keeping:
             async with trio.open_nursery() as nursery:
-                for keep in self.house.keepers()[2:]:
+                for keep in (*self.house.keepers()[2:], self.house.keep_accounts):
                     nursery.start_soon(keep)
 
     def connect(self) -> Client:
@@ -184,7 +192,14 @@ class HouseUnderTest:
 
 @asynccontextmanager
 async def open_house(
-    script: Script, *, lockstep: bool = False, file: Path | None = None, store: StreamStore | None = None, **flags: Any
+    script: Script,
+    *,
+    lockstep: bool = False,
+    file: Path | None = None,
+    store: StreamStore | None = None,
+    limits: LimitStore | None = None,
+    wall_clock: Callable[[], float] = time,
+    **flags: Any,
 ) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
 
@@ -196,7 +211,14 @@ async def open_house(
     counter = TaskCounter()
     async with trio.open_nursery() as nursery:
         house = HouseUnderTest(
-            nursery, script, {key.replace("__", "."): value for key, value in flags.items()}, lockstep, file, store
+            nursery,
+            script,
+            {key.replace("__", "."): value for key, value in flags.items()},
+            lockstep,
+            file,
+            store,
+            limits,
+            wall_clock,
         )
         trio.lowlevel.add_instrument(counter)
         try:

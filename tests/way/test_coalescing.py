@@ -325,7 +325,10 @@ def test_nothing_is_reordered_lost_cut_or_late(
 
     async def main() -> Answer:
         async with open_house(
-            origin, stream__coalesce_ms=coalesce_ms, stream__coalesce_events=coalesce_events
+            origin,
+            stream__coalesce_ms=coalesce_ms,
+            stream__coalesce_events=coalesce_events,
+            stream__heartbeat_s=1000,  # an event in many slow pieces is a long silence
         ) as house:
             return await ask(house, headers)
 

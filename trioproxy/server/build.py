@@ -1,17 +1,18 @@
 """The one place where the rooms are wired together, from a configuration."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network
 from math import inf
 from secrets import token_bytes
+from time import time
 from typing import Any
 
 import trio
 
 from trioproxy.config import Canary as CanarySection
-from trioproxy.config import Config, Deadlines, Route, Stream, Upstream, is_loopback, split_bind
+from trioproxy.config import Config, Deadlines, Key, Route, Stream, Upstream, is_loopback, split_bind
 from trioproxy.config.schema import Tls
 from trioproxy.hub.hub import Hub, HubBounds
 from trioproxy.hub.replicas import Replicas
@@ -27,8 +28,11 @@ from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
 from trioproxy.server import backpressure
 from trioproxy.server.connection import Limits
+from trioproxy.server.gate import gate_of, virtual_keys
 from trioproxy.server.listener import Listener
 from trioproxy.server.upstreams import told
+from trioproxy.state.limits import LimitStore
+from trioproxy.state.limits_memory import MemoryLimits
 from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
 from trioproxy.telemetry.exchange import Exchange
@@ -49,6 +53,7 @@ from trioproxy.web.admission import Admission
 from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
 from trioproxy.web.service import Service, Sharing
+from trioproxy.web.visitors import Visitors
 
 
 class House:
@@ -61,10 +66,14 @@ class House:
         *,
         open_tcp: OpenTcp = open_tcp,
         store: StreamStore | None = None,
+        limits: LimitStore | None = None,
+        keys: Sequence[Key] | None = None,
         token_secret: bytes | None = None,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
-        """`store` is where all replicas look for streams; None: there is no other. `token_secret` is that of all
-        workers; None: one of its own."""
+        """`store` is where all replicas look for streams; None: there is no other. `limits` is where limits are
+        counted; None: in this process's memory, and nowhere else. `keys` are the virtual keys; None: those of the
+        configuration, if any. `token_secret` is that of all workers; None: one of its own. Raises OSError."""
         self.config = config
         self.log = log
         send_structlog_to(log)
@@ -80,11 +89,18 @@ class House:
         self.shadows = Shadows(self._note_shadow, self._guard)
         self.hub = Hub(self._guard, _hub_bounds(config))
         self.replicas = None if store is None else Replicas(self.hub, store)
-        dispatcher = Dispatcher(list(self.endpoints.values()), _ways(config, self.endpoints), self.shadows)
+        ways = _ways(config, self.endpoints)
+        dispatcher = Dispatcher(list(self.endpoints.values()), ways, self.shadows)
+        self.limits = MemoryLimits(None, wall_clock=wall_clock) if limits is None else limits
+        self.gate = gate_of(config, self.limits, self.metrics, ways, wall_clock)
+        self.take_keys(keys if keys is not None else config.key or None)
         self.service = Service(
+            gate=self.gate,
+            wall_clock=wall_clock,
             dispatcher=dispatcher,
             reachability=Reachability(list(self.endpoints.values())),
             catalog=_catalog(config),
+            passes_list=len(config.upstream) == 1 and not config.route,
             model_lists=ModelLists(list(self.endpoints.values())),
             timing=timings.general,
             timings=timings,
@@ -99,7 +115,7 @@ class House:
             max_upload_bytes=config.server.max_upload_bytes,
             trusted_proxies=tuple(ip_network(network) for network in config.server.trusted_proxies),
             token_secret=(token_secret or token_bytes(32)) if _have_keys(config) else None,
-            refuses_foreign_pages=any(is_loopback(split_bind(bind)[0]) for bind in config.server.bind),
+            visitors=_visitors(config),
         )
         self.app = ProxyApp(self.service)
         self.listener = Listener(
@@ -121,6 +137,14 @@ class House:
             if (check := _health_check(upstream)) is not None
         ]
         return [self.pool.reap, self.load.watch, *(partial(self._guard, run) for run in beside)]
+
+    async def keep_accounts(self) -> None:
+        """Keep the limits' store, until cancelled. It has to outlive all requests: they are settled when they end."""
+        await self._guard(self.limits.run)
+
+    def take_keys(self, keys: Sequence[Key] | None) -> None:
+        """Put other virtual keys in force; None: there are none, and clients' own credentials go through."""
+        self.gate.take_keys(virtual_keys(keys))
 
     async def _guard(self, run: Callable[[], Awaitable[None]]) -> None:
         await self.listener.barrier.run_job(run)
@@ -191,6 +215,30 @@ class House:
 def _have_keys(config: Config) -> bool:
     """Whether a request without a key of its client's can be answered: some upstream has one of its own."""
     return any(upstream.api_key for upstream in config.upstream)
+
+
+def _visitors(config: Config) -> Visitors:
+    """Who may come to the data address. Pages of the admin address are our own."""
+    are_local = [is_loopback(split_bind(bind)[0]) for bind in config.server.bind]
+    hosts = frozenset(host.rstrip(".") for host in config.server.hosts)
+    origins = [*config.cors.origins, *_admin_origins(config.admin.bind, hosts)]
+    return Visitors(
+        is_local=all(are_local),
+        is_partly_local=any(are_local),
+        hosts=hosts,
+        origins=frozenset(origin.encode("ascii") for origin in origins),
+        has_cors=bool(config.cors.origins),
+    )
+
+
+def _admin_origins(bind: str, hosts: Iterable[str]) -> list[str]:
+    """The origins of pages that the admin address serves, as far as they can be told from its bind."""
+    if bind == "off":
+        return []
+    host, port = split_bind(bind)
+    names = [host.lower(), *hosts, *(("localhost", "127.0.0.1", "::1") if is_loopback(host) else ())]
+    written = [f"[{name}]" if ":" in name else name for name in names]
+    return [f"http://{name}" if port == 80 else f"http://{name}:{port}" for name in written]
 
 
 def _hub_bounds(config: Config) -> HubBounds:
@@ -290,6 +338,7 @@ def endpoint_of(
         max_concurrent=upstream.max_concurrent,
         max_waiting=upstream.max_waiting,
         streams=upstream.streams,
+        asks_usage=upstream.usage == "ask",
         tls=_tls(upstream),
         proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
         open_tcp=open_tcp,
@@ -348,10 +397,8 @@ def _canary(canary: CanarySection, endpoints: Mapping[str, Endpoint]) -> CanaryT
     return CanaryTarget(Target(endpoints[canary.upstream], canary.model), Canary(rules))
 
 
-def _catalog(config: Config) -> Catalog | None:
-    """Which models are listed; None where the only upstream's own list says it all."""
-    if len(config.upstream) == 1 and not config.route:
-        return None
+def _catalog(config: Config) -> Catalog:
+    """Which models are listed."""
     names = [upstream.name for upstream in config.upstream]
     everywhere = Shelf(names[0], names)
     shelves = [

@@ -18,6 +18,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.datastructures import Headers
 
 from trioproxy.errors import CancelReason, ClientGone, InternalError, ProxyError
+from trioproxy.gate.keys import Identity
 from trioproxy.relay.call import ClientSocket, Lifetime, Timing
 from trioproxy.relay.relay import refuse
 from trioproxy.telemetry.exchange import Exchange
@@ -35,7 +36,8 @@ KEY = "trioproxy.incoming"
 
 
 class Incoming:
-    """What a route is given: the request as the server got it, where its answer goes, its lifetime and its record."""
+    """What a route is given: the request as the server got it, who asks, where its answer goes, its lifetime and its
+    record."""
 
     __slots__ = (
         "answer",
@@ -44,7 +46,9 @@ class Incoming:
         "dialect",
         "exchange",
         "headers",
+        "identity",
         "lifetime",
+        "local",
         "method",
         "raw_path",
         "socket",
@@ -55,6 +59,7 @@ class Incoming:
 
     def __init__(self, scope: Any, receive: Any, send: Any, trusted: Sequence[Network] = ()) -> None:
         peer: str | None = (scope.get("client") or (None,))[0]
+        self.local: str | None = (scope.get("server") or (None,))[0]
         self.method: str = scope["method"]
         self.raw_path: bytes = scope["raw_path"]
         self.target: bytes = scope["extensions"]["trioproxy.target"]
@@ -70,6 +75,7 @@ class Incoming:
             client=client_address(peer, self.headers, trusted) if peer is not None and trusted else peer,
             endpoint=self.dialect.value,
         )
+        self.identity = Identity()
         self.body = RequestBody(receive, find(self.headers, b"content-length"), self.exchange)
         self.answer = ClientAnswer(send, self.exchange)
 
@@ -131,6 +137,7 @@ class RequestConnection(TrioASGIHTTPConnection):
         service: Desk = self.app.service  # type: ignore[attr-defined]
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             incoming = Incoming(self.scope, receive, send, service.trusted_proxies)
+            incoming.answer.told = service.visitors.answer_fields(incoming.headers)
             lifetime = incoming.lifetime = Lifetime(
                 nursery, stack, partial(_break_send, incoming.answer, incoming.socket, incoming.departure)
             )
@@ -200,4 +207,5 @@ def render_crash(scope: Any) -> tuple[int, HeaderList, bytes]:
     incoming: Incoming | None = scope["extensions"].get(KEY)
     request_id = incoming.exchange.request_id if incoming is not None else f"req_{token_hex(12)}"
     error = InternalError(f"Something went wrong inside the proxy; the request id is {request_id}.")
-    return render.response(error, dialect_of(scope["raw_path"]), request_id)
+    status, headers, body = render.response(error, dialect_of(scope["raw_path"]), request_id)
+    return status, headers + (incoming.answer.told if incoming is not None else []), body

@@ -19,12 +19,11 @@ from dataclasses import replace
 
 from trioproxy.errors import BadRequest, MethodNotAllowed
 from trioproxy.relay.call import Call
-from trioproxy.relay.shared import share
 from trioproxy.web.connection import Incoming
-from trioproxy.web.openai import IDENTITY, make_call
+from trioproxy.web.entry import IDENTITY, read_call, relay_or_share
 from trioproxy.web.service import Service
-from trioproxy.web.streams import resume
-from trioproxy.web.tokens import caller_by
+from trioproxy.web.streams import find_stream, resume
+from trioproxy.web.tokens import identify_by
 from trioproxy.wire.chat_query import chat_body, query_of, resume_of
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import find
@@ -52,24 +51,23 @@ async def chat_stream(service: Service, incoming: Incoming) -> None:
     incoming.exchange.stream = True
     if incoming.method != "GET":
         raise MethodNotAllowed("This stream is read with GET; POST goes to /v1/chat/completions.", allow="GET")
-    service.check_page(incoming.headers)
     values = query_of(incoming.target)
     last = (find(incoming.headers, LAST_EVENT_ID) or b"").strip()
-    caller = caller_by(service, incoming.headers, values.get("token"), opens=not last)
+    identity = identify_by(service, incoming, values.get("token"), opens=not last)
     if not last:
-        await _open(service, incoming, values, caller)
+        await _open(service, incoming, values)
         return
     place = place_of(last)
     if place is None:
         raise BadRequest("'last-event-id' has to be the id of an event.", param="last-event-id")
     stream_id, after = place
-    found = await service.studio.find(stream_id, caller)
+    found = await find_stream(service, identity, stream_id)
     await resume(service, incoming, found, after, has_ids=True, retry_ms=RETRY_MS)
 
 
-async def _open(service: Service, incoming: Incoming, values: dict[str, str], caller: str | None) -> None:
+async def _open(service: Service, incoming: Incoming, values: dict[str, str]) -> None:
     service.admission.admit(incoming.lifetime.stack)
-    call = _call(incoming, chat_body(values))
+    call = await _call(service, incoming, chat_body(values))
     timing = service.timings.find(call.exchange.model)
     incoming.keep_to(timing)
     sharing = service.sharing.find(call.exchange.model)
@@ -77,29 +75,18 @@ async def _open(service: Service, incoming: Incoming, values: dict[str, str], ca
     wanted_s = resume_of(values)
     if wanted_s is not None:
         wish = replace(wish, resume_s=wanted_s)
-    await share(
-        call,
-        wish,
-        caller,
-        sharing.linger_s,
-        service.studio,
-        timing,
-        incoming.lifetime,
-        incoming.answer,
-        has_ids=True,
-        retry_ms=RETRY_MS,
+    await relay_or_share(
+        service, incoming, call, wish, sharing, timing, incoming.answer, has_ids=True, retry_ms=RETRY_MS
     )
 
 
-def _call(incoming: Incoming, body: bytes) -> Call:
+async def _call(service: Service, incoming: Incoming, body: bytes) -> Call:
     """The chat request that is made of this one."""
-    call = make_call(incoming, body)
+    call = await read_call(service, incoming, JsonObject.parse(body), stream=True)
     call.method, call.target = "POST", _CHAT
     call.headers = [
         *(field for field in call.headers if field[0] not in _OF_BROWSERS and not field[0].startswith(b"sec-")),
         (b"content-type", b"application/json"),
         IDENTITY,
     ]
-    call.json = JsonObject.parse(body)
-    call.exchange.model = call.json.string("model")
     return call

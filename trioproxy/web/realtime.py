@@ -8,7 +8,7 @@ from secrets import token_bytes
 
 from trioproxy.relay.relay import relay
 from trioproxy.web.connection import Incoming
-from trioproxy.web.openai import make_call
+from trioproxy.web.entry import identify, unread_call
 from trioproxy.web.passthrough import pass_through
 from trioproxy.web.service import Service
 from trioproxy.wire.target import query_pairs
@@ -18,11 +18,11 @@ _NAMES = {b"/v1/realtime": "realtime", b"/v1/responses": "responses_ws"}
 
 
 async def realtime(service: Service, incoming: Incoming) -> None:
-    """Relay a WebSocket session. Raises ForeignOrigin for a page of another site."""
+    """Relay a WebSocket session."""
     if incoming.socket is None:
         await pass_through(service, incoming)
         return
-    service.check_page(incoming.headers)
+    identity = identify(service, incoming)
     service.admission.admit(incoming.lifetime.stack)
     exchange = incoming.exchange
     exchange.endpoint = _NAMES[incoming.raw_path]
@@ -30,7 +30,9 @@ async def realtime(service: Service, incoming: Incoming) -> None:
     exchange.model = models[0].decode("utf-8", "replace") if models else None
     timing = service.timings.find(exchange.model)
     incoming.keep_to(timing)
-    call = make_call(incoming, b"")
+    service.gate.check_model(identity, exchange.model)
+    # A session of /v1/responses names a model with each request inside it.
+    call = await unread_call(service, incoming, has_model=exchange.endpoint == "realtime")
     call.headers = wish_fields(call.headers, token_bytes(16))
     call.socket = incoming.socket
     await relay(call, service.dispatcher, timing, incoming.lifetime, incoming.answer)

@@ -1,7 +1,6 @@
 """What every request needs and no request owns. Put together by `server/build`, kept by the app."""
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
@@ -9,13 +8,14 @@ from time import time
 
 import trio
 
-from trioproxy.errors import CancelReason, ForeignOrigin
+from trioproxy.errors import CancelReason
+from trioproxy.gate.gate import Gate
 from trioproxy.hub.hub import Hub
 from trioproxy.hub.live import LiveStream
 from trioproxy.hub.replicas import Replicas
 from trioproxy.policy.catalog import Catalog
 from trioproxy.policy.routing import Routes
-from trioproxy.relay.call import Lifetime, Timing
+from trioproxy.relay.call import Call, Lifetime, Timing
 from trioproxy.relay.shared import Studio
 from trioproxy.telemetry.access_log import AccessLog
 from trioproxy.telemetry.exchange import Exchange
@@ -25,8 +25,7 @@ from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.model_list import ModelLists
 from trioproxy.upstream.reachability import Reachability
 from trioproxy.web.admission import Admission
-from trioproxy.wire.headers import Headers
-from trioproxy.wire.pages import is_foreign
+from trioproxy.web.visitors import Visitors
 
 
 @dataclass(kw_only=True)
@@ -37,10 +36,12 @@ class Desk:
         timing: the clocks of a request.
         live: the requests under way; `requests` counts them.
         trusted_proxies: the networks of load balancers whose word is taken for a client's address.
+        visitors: whom it lets in, by what browsers say.
     """
 
     timing: Timing = field(default_factory=Timing)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    visitors: Visitors = field(default_factory=Visitors)
     live: set[Lifetime] = field(default_factory=set)
     requests: Tally = field(default_factory=Tally)
 
@@ -69,20 +70,22 @@ class Service(Desk):
     """The parts behind the data address's routes.
 
     Attributes:
+        gate: who may come in, and how much each may use.
         dispatcher: knows the upstreams, and the way of each model through them.
         timings: the clocks of a request, by its model.
         sharing: what a model's route says of sharing and resuming; `hub` keeps such streams, `replicas`
             those of other processes; `sees_all`: there are no others that are not seen.
         reachability: whether the upstream can be reached at all, for `/readyz`.
-        catalog: which models are listed; None: the only upstream's own list passes. `model_lists` are the upstreams'.
+        catalog: which models are listed; `passes_list`: the only upstream's own list says it all, and is passed on to
+            who may see all of it. `model_lists` are the upstreams'.
         admission: whether there is room for one more request.
         log, metrics: where exchanges go.
         token_secret: what tokens are made with, see `wire/token`; None: there are none. `wall_clock` says until when.
-        refuses_foreign_pages: whether pages of other sites are kept out of what is made for pages.
         max_body_bytes, max_upload_bytes: bounds of bodies that are held, and that are streamed through.
         is_draining: no new work; `/readyz` says so.
     """
 
+    gate: Gate
     dispatcher: Dispatcher
     timings: Routes[Timing]
     sharing: Routes[Sharing]
@@ -90,7 +93,8 @@ class Service(Desk):
     replicas: Replicas | None = None
     sees_all: bool = True
     reachability: Reachability
-    catalog: Catalog | None
+    catalog: Catalog
+    passes_list: bool
     model_lists: ModelLists
     admission: Admission
     log: AccessLog
@@ -99,7 +103,6 @@ class Service(Desk):
     max_upload_bytes: int
     token_secret: bytes | None = None
     wall_clock: Callable[[], float] = time
-    refuses_foreign_pages: bool = False
     is_draining: bool = False
 
     @cached_property
@@ -107,23 +110,21 @@ class Service(Desk):
         """What sharing takes."""
         return Studio(self.hub, self.dispatcher, self, self.replicas, self.sees_all)
 
-    def check_page(self, headers: Headers) -> None:
-        """Raise ForeignOrigin for a page that may not use this address: any web page can reach a loopback port."""
-        if self.refuses_foreign_pages and is_foreign(headers):
-            raise ForeignOrigin("Pages of other sites may not use this address.")
-
     def end(self, lifetime: Lifetime, exchange: Exchange) -> None:
         """A request is over: it is logged and counted, once."""
         super().end(lifetime, exchange)
         self.log.exchange(exchange)
         self.metrics.exchange(exchange)
 
-    def begin_production(self, lifetime: Lifetime, stack: AsyncExitStack) -> None:
-        """A stream is produced that several may read. Raises Overloaded."""
-        self.admission.admit(stack)
+    async def begin_production(self, call: Call, lifetime: Lifetime, stream: LiveStream) -> None:
+        """A stream is produced that several may read. Raises Overloaded, and what the ticket raises."""
+        self.admission.admit(lifetime.stack)
         self.live.add(lifetime)
+        lifetime.stack.callback(self._end_production, lifetime, call.exchange, stream)
+        if call.ticket is not None:
+            await call.ticket.enter(call.exchange, lifetime.stack)
 
-    def end_production(self, lifetime: Lifetime, exchange: Exchange, stream: LiveStream) -> None:
+    def _end_production(self, lifetime: Lifetime, exchange: Exchange, stream: LiveStream) -> None:
         """It is over: logged and counted, once; its readers are, by themselves."""
         self.live.discard(lifetime)
         exchange.ended = trio.current_time()

@@ -19,14 +19,13 @@ from trioproxy.errors import BadRequest, CancelReason, ClientGone, ProxyError, R
 from trioproxy.policy.replay import Slow
 from trioproxy.relay.call import ClientSocket
 from trioproxy.relay.reading import read_stream
-from trioproxy.relay.relay import refuse, relay
-from trioproxy.relay.shared import share
+from trioproxy.relay.relay import refuse
 from trioproxy.relay.socket_answer import SocketAnswer
 from trioproxy.web.connection import Incoming
-from trioproxy.web.openai import IDENTITY, make_call
+from trioproxy.web.entry import make_call, read_call, relay_or_share
 from trioproxy.web.service import Service
-from trioproxy.web.streams import token_of
-from trioproxy.web.tokens import caller_by
+from trioproxy.web.streams import find_stream, token_of
+from trioproxy.web.tokens import identify_by
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.json_object import JsonObject
 from trioproxy.wire.messages import Close, Message
@@ -36,15 +35,14 @@ from trioproxy.wire.words import MEMBER, SocketWish, wish_in
 PATH = "/v1/stream/ws"
 FIRST_MESSAGE_S = 10.0
 _CHAT = b"/v1/chat/completions"
-_MAX_ID = 64
 
 
 async def stream_socket(service: Service, incoming: Incoming) -> None:
-    """Serve one WebSocket. Raises BadRequest for what is none, ForeignOrigin for a page of another site."""
+    """Serve one WebSocket. Raises BadRequest for what is none."""
     socket = incoming.socket
     if socket is None:
         raise BadRequest("This path is a WebSocket; over HTTP a stream is asked for at /v1/chat/completions.")
-    service.check_page(incoming.headers)
+    identify_by(service, incoming, token_of(incoming), opens=False)
     service.admission.admit(incoming.lifetime.stack)
     incoming.dialect = Dialect.CHAT
     exchange = incoming.exchange
@@ -92,28 +90,20 @@ async def _answer(
     if wish.stream is not None:
         await _resume(service, incoming, wish, answer)
         return
-    exchange, lifetime = incoming.exchange, incoming.lifetime
-    body = request.without(MEMBER)
-    call = make_call(incoming, b"")
+    identify_by(service, incoming, token_of(incoming), opens=True)
+    body = JsonObject.parse(request.without(MEMBER)).replace({"stream": b"true"})  # there is nothing else here
+    call = await read_call(service, incoming, JsonObject.parse(body), stream=True)
     call.method, call.target = "POST", _CHAT
-    call.body = JsonObject.parse(body).replace({"stream": b"true"})  # there is nothing else here
-    call.json = JsonObject.parse(call.body)
-    call.headers = [*call.headers, (b"content-type", b"application/json"), IDENTITY]
-    exchange.model = call.json.string("model")
-    timing = service.timings.find(exchange.model)
+    call.headers = [*call.headers, (b"content-type", b"application/json")]
+    timing = service.timings.find(call.exchange.model)
     incoming.keep_to(timing)
-    sharing = service.sharing.find(exchange.model)
+    sharing = service.sharing.find(call.exchange.model)
     wished = wish_of(_as_fields(wish), call.json, share=sharing.share, resume_s=sharing.resume_s)
-    caller = caller_by(service, incoming.headers, token_of(incoming), opens=True)
-    if wished.resume_s or (wished.share_key is not None and caller is not None):
-        await share(call, wished, caller, sharing.linger_s, service.studio, timing, lifetime, answer)
-    else:
-        await relay(call, service.dispatcher, timing, lifetime, answer)
+    await relay_or_share(service, incoming, call, wished, sharing, timing, answer)
 
 
 async def _resume(service: Service, incoming: Incoming, wish: SocketWish, answer: SocketAnswer) -> None:
-    caller = caller_by(service, incoming.headers, token_of(incoming), opens=False)
-    found = await service.studio.find((wish.stream or "")[:_MAX_ID], caller)
+    found = await find_stream(service, incoming.identity, wish.stream or "")
     exchange = incoming.exchange
     incoming.dialect, exchange.model = Dialect(found.exchange.endpoint), found.exchange.model
     timing = service.timings.find(exchange.model)
@@ -139,7 +129,7 @@ async def _obey(service: Service, incoming: Incoming, answer: SocketAnswer, said
     try:
         is_stop = wish_in(JsonObject.parse(said.data)).stop
         if is_stop and answer.stream_id is not None:
-            caller = caller_by(service, incoming.headers, token_of(incoming), opens=False)
+            caller = incoming.identity.caller
             await service.studio.stop(await service.studio.find(answer.stream_id, caller))
             return
     except ProxyError:

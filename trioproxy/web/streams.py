@@ -1,13 +1,14 @@
 """`/v1/streams/{id}`: join or resume a live or recent stream (GET), or stop it for everyone (DELETE)."""
 
-from trioproxy.errors import BadRequest, MethodNotAllowed
+from trioproxy.errors import BadRequest, MethodNotAllowed, ModelNotAllowed
+from trioproxy.gate.keys import Identity
 from trioproxy.hub.live import LiveStream
 from trioproxy.policy.replay import Slow
 from trioproxy.relay.reading import read_stream
 from trioproxy.web.connection import Incoming
-from trioproxy.web.openai import make_call
+from trioproxy.web.entry import make_call
 from trioproxy.web.service import Service
-from trioproxy.web.tokens import caller_by
+from trioproxy.web.tokens import identify_by
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import find
 from trioproxy.wire.sharing import LAST_EVENT_ID, position_of, wish_of
@@ -20,8 +21,8 @@ _LONGEST_ID = 64
 async def stream(service: Service, incoming: Incoming) -> None:
     """Serve one request to a stream's path. Raises StreamNotFound, PositionGone or BadRequest."""
     stream_id = incoming.raw_path.decode("ascii", "replace")[len(PREFIX) :]
-    caller = caller_by(service, incoming.headers, token_of(incoming), opens=False)
-    found = await service.studio.find(stream_id[:_LONGEST_ID], caller)
+    identity = identify_by(service, incoming, token_of(incoming), opens=False)
+    found = await find_stream(service, identity, stream_id)
     match incoming.method:
         case "GET":
             await _read(service, incoming, found)
@@ -30,6 +31,15 @@ async def stream(service: Service, incoming: Incoming) -> None:
             await incoming.reply_nothing()
         case _:
             raise MethodNotAllowed("A stream is read with GET and stopped with DELETE.", allow="GET, DELETE")
+
+
+async def find_stream(service: Service, identity: Identity, stream_id: str) -> LiveStream:
+    """The stream of this id, if it is of who asks. Raises StreamNotFound, StateUnavailable, or ModelNotAllowed for a
+    token that is bound to another model; of another replica's stream the model is not known."""
+    found = await service.studio.find(stream_id[:_LONGEST_ID], identity.caller)
+    if identity.model is not None and found.exchange.model not in (identity.model, None):
+        raise ModelNotAllowed("The token is for another model than this stream's.")
+    return found
 
 
 async def _read(service: Service, incoming: Incoming, found: LiveStream) -> None:

@@ -2,8 +2,8 @@
 `authorization`; and who the caller is of a request that shows one.
 
 A token opens streams until it expires, and reads and stops its caller's streams as long as these are there: their ids
-are told to nobody but those who opened or joined them. It holds no key, so the origin gets the upstream's own: without
-one there are no tokens.
+are told to nobody but those who opened or joined them. One that was made for a model is good for streams of that alone.
+It holds no key, so the origin gets the upstream's own: without one there are no tokens.
 """
 
 from datetime import UTC, datetime
@@ -11,11 +11,11 @@ from math import inf
 from secrets import token_bytes
 
 from trioproxy.errors import BadRequest, InvalidKey, MethodNotAllowed
+from trioproxy.gate.keys import Identity
 from trioproxy.web.connection import Incoming
+from trioproxy.web.entry import identify, known_as
 from trioproxy.web.service import Service
-from trioproxy.wire.headers import Headers
-from trioproxy.wire.sharing import caller_of
-from trioproxy.wire.token import NONCE_BYTES, Token, render_token, seal, unseal, wished_s
+from trioproxy.wire.token import NONCE_BYTES, Token, render_token, seal, unseal, wished
 
 PATH = "/v1/stream/tokens"
 _MAX_BODY_BYTES = 4096
@@ -25,28 +25,37 @@ async def make_token(service: Service, incoming: Incoming) -> None:
     """Answer with a token for who asks. Raises BadRequest or one of its kinds."""
     if incoming.method != "POST":
         raise MethodNotAllowed("A token is asked for with POST.", allow="POST")
-    service.check_page(incoming.headers)
+    identity = identify(service, incoming)
     secret = _secret_of(service)
     incoming.body.limit(_MAX_BODY_BYTES)
     ends = incoming.keep_to(service.timing)
     incoming.lifetime.end_at(inf)  # the body ends with it too, and has an answer of its own
-    expires = int(service.wall_clock()) + wished_s(await incoming.body.read(ends))
-    token = Token(caller=caller_of(incoming.headers), expires=expires, nonce=token_bytes(NONCE_BYTES))
+    wished_s, model = wished(await incoming.body.read(ends))
+    if model is not None:
+        service.gate.check_model(identity, model)
+    expires = int(service.wall_clock()) + wished_s
+    token = Token(identity.caller, expires, token_bytes(NONCE_BYTES), model)
     expires_at = datetime.fromtimestamp(expires, UTC).isoformat().replace("+00:00", "Z")
     await incoming.reply(200, render_token(seal(token, secret), expires_at))
 
 
-def caller_by(service: Service, headers: Headers, shown: str | None, *, opens: bool) -> str | None:
+def identify_by(service: Service, incoming: Incoming, shown: str | None, *, opens: bool) -> Identity:
     """Who asks, by the token that the request shows, else by its credentials. `opens`: a new stream is asked for, and
     not one that the request can name. Raises InvalidKey or BadRequest."""
     if shown is None:
-        return caller_of(headers)
+        return identify(service, incoming)
+    token = token_shown(service, shown, opens=opens)
+    return known_as(incoming, service.gate.identify_caller(token.caller, token.model))
+
+
+def token_shown(service: Service, shown: str, *, opens: bool) -> Token:
+    """The token of this text. Raises InvalidKey or BadRequest."""
     token = unseal(shown, _secret_of(service))
     if token is None:
         raise InvalidKey("The token is not one of this server's; ask for another one.", param="token")
     if opens and service.wall_clock() >= token.expires:
         raise InvalidKey("The token has expired; ask for another one.", param="token")
-    return token.caller
+    return token
 
 
 def _secret_of(service: Service) -> bytes:

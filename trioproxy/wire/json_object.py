@@ -20,6 +20,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_name = msgspec.json.Decoder(str).decode
 _decode_string = msgspec.json.Decoder(str | None).decode
 _decode_boolean = msgspec.json.Decoder(bool | None).decode
+_decode_integer = msgspec.json.Decoder(int | None).decode
 _SPACE = re.compile(rb"[ \t\n\r]*")
 # Possessive: a name may be as long as the body, and each place to go back to costs a hundred bytes.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -68,6 +69,10 @@ class JsonObject:
     def boolean(self, name: str) -> bool | None:
         """The member as true or false, None if absent or null. Raises BadRequest naming the member otherwise."""
         return self._typed(name, _decode_boolean, "true or false")
+
+    def integer(self, name: str) -> int | None:
+        """The member as a whole number, None if absent or null. Raises BadRequest naming the member otherwise."""
+        return self._typed(name, _decode_integer, "a whole number")
 
     def _typed(self, name: str, decode: Callable[[msgspec.Raw], _T | None], what: str) -> _T | None:
         raw = self.members.get(name)

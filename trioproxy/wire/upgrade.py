@@ -74,6 +74,12 @@ def wish_fields(headers: Headers, nonce: bytes) -> Headers:
     ]
 
 
+def secrets_shown(headers: Headers) -> list[bytes]:
+    """The keys among the subprotocols that a client offers."""
+    offered = [one for name, value in headers if name == SUBPROTOCOL for one in _split(value)]
+    return [one.removeprefix(_SECRET) for one in offered if one.startswith(_SECRET)]
+
+
 def without_secrets(headers: Headers) -> Headers:
     """The fields without keys among the subprotocols, for an origin that gets a key of the proxy's."""
     if not any(name == SUBPROTOCOL and _SECRET in value for name, value in headers):
