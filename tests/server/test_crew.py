@@ -1,6 +1,8 @@
 """Workers that are started, told and replaced: real processes, of a small program instead of the real worker."""
 
+import base64
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from trioproxy.config import load
+from trioproxy.config import Key, hash_of, load
 from trioproxy.server import crew as crew_module
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
 from trioproxy.server.link import Order
@@ -45,7 +47,10 @@ def obey(until=3):
     while True:
         message = receive()
         if "ask" in message:
-            send({"answer": message["number"], "value": [message["ask"], os.getpid()]})
+            send({"answer": message["number"], "value": [message["ask"], os.getpid(), told[-1], len(told)]})
+            continue
+        if "keys" in message:
+            told.append(message["keys"])
             continue
         orders.append(message["order"])
         if orders[-1] >= until:
@@ -60,7 +65,7 @@ def first(name):
     except FileExistsError:
         return False
 
-receive()
+told = [receive()["keys"]]
 '''
 
 
@@ -124,7 +129,7 @@ async def test_workers_serve_once_all_are_ready_and_end_when_told(make: MakeCrew
     async with running(crew):
         answers = await crew.ask("who")
         assert sorted(worker.slot for worker, _ in answers) == [0, 1, 2]
-        assert all(answer == ["who", worker.pid] for worker, answer in answers)
+        assert all(answer[:2] == ["who", worker.pid] for worker, answer in answers)
         crew.order(Order.DRAIN)
     assert ended.lasts == [[Order.SERVE, Order.DRAIN]] * 3
     assert crew.workers == {} and crew.restarts == 0
@@ -283,3 +288,66 @@ obey()
         await trio.sleep(1)  # it answers, and is left in peace
         assert crew.workers[0] is fine and crew.restarts == 1
         crew.order(Order.STOP)
+
+
+KEYS = tuple(Key(name=name, hash=hash_of(name)) for name in ("one", "other"))
+
+
+async def told(crew: Crew, keys: tuple[Key, ...] | None, workers: int = 1) -> int:
+    """Wait until so many workers have these keys; returns how often the one that was told most was told of any."""
+    with trio.fail_after(5):
+        while True:
+            answers = [answer for _, answer in await crew.ask("keys")]
+            if [pickle.loads(base64.b64decode(packed)) for _, _, packed, _ in answers] == [keys] * workers:
+                return max(int(times) for _, _, _, times in answers)
+            await trio.sleep(0.01)
+
+
+async def test_all_workers_get_the_keys_at_their_start_and_whenever_there_are_others(make: MakeCrew) -> None:
+    crew = make("send({'ready': True}); obey()", 2)
+    crew.take_keys(KEYS[:1])
+    async with running(crew):
+        assert await told(crew, KEYS[:1], 2) == 1
+        crew.take_keys(None)
+        crew.take_keys(KEYS)
+        await told(crew, KEYS, 2)
+        crew.take_keys(None)
+        await told(crew, None, 2)
+        crew.order(Order.DRAIN)
+
+
+async def test_one_that_takes_another_place_gets_the_last_keys(make: MakeCrew) -> None:
+    crew = make("send({'ready': True}); obey()")
+    async with running(crew):
+        crew.take_keys(KEYS)
+        victim = crew.workers[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        await until(lambda: crew.workers[0] is not victim and crew.workers[0].ready.is_set())
+        await told(crew, KEYS)
+        crew.order(Order.DRAIN)
+
+
+async def test_keys_that_come_while_a_worker_starts_are_told_once_it_listens(make: MakeCrew) -> None:
+    crew = make("time.sleep(0.3); send({'ready': True}); obey()")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crew.run)
+        await until(lambda: bool(crew.workers))
+        crew.take_keys(KEYS)
+        await until(crew.workers[0].ready.is_set)
+        await told(crew, KEYS)
+        crew.order(Order.DRAIN)
+
+
+async def test_keys_for_one_that_does_not_listen_wait_for_nobody_and_do_not_gather(make: MakeCrew) -> None:
+    crew = make("send({'ready': True}); obey()")
+    async with running(crew):
+        stopped = crew.workers[0]
+        os.kill(stopped.pid, signal.SIGSTOP)
+        many = tuple(Key(name=f"key-{number}", hash=hash_of(str(number))) for number in range(3_000))
+        for _ in range(10):
+            crew.take_keys(many)  # more than the line takes
+            await trio.sleep(0.01)
+        crew.take_keys(KEYS)
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert await told(crew, KEYS) == 3  # at its start, what was on its way, and the last
+        crew.order(Order.DRAIN)

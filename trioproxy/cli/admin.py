@@ -104,11 +104,13 @@ def address_or_fail(admin: str | None, admin_key: str | None, load_settings: Cal
     return AdminAddress(admin, admin_key)
 
 
-def settings_or_fail(config: Path | None) -> Config:
+def settings_or_fail(config: Path | None, flags: Mapping[str, object] | None = None) -> Config:
     """The configuration as far as it is in a file: the service may have been started with --upstream."""
+    given = dict(flags or {})
     try:
-        return load(config)
+        return load(config, flags=given)
     except ConfigError as error:
         is_missing = any(problem.key == "upstream" for problem in error.problems)
-    flags = {"upstream.base_url": "http://127.0.0.1/v1"} if is_missing else {}
-    return loaded_or_fail(partial(load, config, flags=flags))
+    if is_missing:
+        given["upstream.base_url"] = "http://127.0.0.1/v1"
+    return loaded_or_fail(partial(load, config, flags=given))

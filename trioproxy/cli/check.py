@@ -9,7 +9,7 @@ import typer
 from trioproxy.cli.model_lists import Findings, look_at_models
 from trioproxy.cli.running import fail, loaded_or_fail
 from trioproxy.cli.serve import ConfigFile
-from trioproxy.config import chosen_file, load, warnings
+from trioproxy.config import chosen_file, load, read_keys_file, warnings
 from trioproxy.config import show as show_config
 from trioproxy.errors import ConfigError, Problem
 
@@ -27,8 +27,12 @@ def check(
     """
     path = chosen_file(file or config)
     settings = loaded_or_fail(partial(load, path))
+    try:
+        file_keys = read_keys_file(settings)
+    except ConfigError as error:
+        fail(str(error))
     found = Findings() if offline else look_at_models(settings)
-    for warning in [*warnings(settings), *found.warnings]:
+    for warning in [*warnings(settings, file_keys), *found.warnings]:
         typer.echo(f"warning: {warning}", err=True)
     if found.wrong:
         fail(str(ConfigError([Problem(str(path), key, str(wrong)) for key, wrong in found.wrong])))

@@ -1,13 +1,12 @@
 """Changes one thing in a configuration file, whole or not at all, and can undo it. Comments and form stay."""
 
-import os
-import stat
 import tomllib
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import tomlkit
+
+from trioproxy.cli.whole_file import write_whole
 
 _BOM = "\ufeff"
 
@@ -74,31 +73,6 @@ class Edit:
         try:
             if self._path.read_bytes() != old:
                 raise NotEdited("somebody else has changed it meanwhile")
-            _write_whole(self._path, new)
+            write_whole(self._path, new)
         except OSError as error:
             raise NotEdited(error.strerror or str(error)) from None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Put a new file in a file's place, so that whoever reads it gets the one or the other. Raises OSError."""
-    old = path.stat()
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        new = Path(file.name)
-        try:
-            made = os.fstat(file.fileno())
-            if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
-                # Not left out if it is not allowed: the service might not be able to read the file any more.
-                os.fchown(file.fileno(), old.st_uid, old.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            new.replace(path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

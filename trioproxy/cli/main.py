@@ -2,7 +2,7 @@
 
 import typer
 
-from trioproxy.cli import check, demo, reload, serve, upstreams
+from trioproxy.cli import check, demo, keys, reload, serve, upstreams
 
 app = typer.Typer(
     name="trioproxy",
@@ -17,3 +17,4 @@ app.command()(reload.reload)
 app.command()(demo.demo_upstream)
 app.command()(check.check)
 app.add_typer(upstreams.app, name="upstreams")
+app.add_typer(keys.app, name="keys")

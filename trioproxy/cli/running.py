@@ -63,6 +63,8 @@ def supervisor_or_fail(config: Config, reload: Callable[[], Config]) -> Supervis
         fail(f"cannot start: {error}")
     try:
         return Supervisor(config, access_log, load=reload, admin=admin)
+    except ConfigError as error:
+        fail(str(error))
     except OSError as error:
         addresses = ", ".join(config.server.bind)
         fail(f"cannot listen on {addresses}: {error.strerror or error}; choose another address with --bind")

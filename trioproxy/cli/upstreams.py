@@ -3,8 +3,6 @@
 from typing import Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from trioproxy.cli.admin import (
     AdminKey,
@@ -18,6 +16,7 @@ from trioproxy.cli.admin import (
 from trioproxy.cli.rotate_key import rotate_key
 from trioproxy.cli.running import EXIT_FAILED, fail
 from trioproxy.cli.serve import ConfigFile
+from trioproxy.cli.table import print_table
 
 app = typer.Typer(help="See how the upstreams are, and change their keys.", no_args_is_help=True)
 
@@ -31,14 +30,7 @@ def list_upstreams(admin: AdminUrl = None, admin_key: AdminKey = None, config: C
         rows = [_row(upstream) for upstream in address.upstreams()]
     except (NotReached, NotSaid, Refused) as error:
         fail(str(error), EXIT_FAILED)
-    console = Console(markup=False, emoji=False)  # an address in brackets is an address
-    if console.is_terminal:
-        table = Table(*_COLUMNS)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    else:
-        typer.echo(_aligned([_COLUMNS, *rows]))
+    print_table(_COLUMNS, rows)
 
 
 app.command("list")(list_upstreams)
@@ -59,10 +51,3 @@ def _row(upstream: dict[str, Any]) -> tuple[str, ...]:
         "-" if not keys["total"] else f"{'?' if keys['usable'] is None else keys['usable']} of {keys['total']}",
         upstream["base_url"],
     )
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Rows as plain text, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 import trio
 
-from trioproxy.config import Config, environment_with
+from trioproxy.config import Config, Key, environment_with
 from trioproxy.net.tcp import TcpStream
 from trioproxy.server.link import Link, Message, Order, Orders, Questions
 from trioproxy.server.sockets import BACKLOG
@@ -66,6 +66,7 @@ class Worker:
         on_ready: Callable[[], None],
         command: Sequence[str],
         secret: bytes,
+        keys: str,
     ) -> None:
         self.slot = slot
         self.ready = trio.Event()
@@ -86,10 +87,13 @@ class Worker:
         self._questions = Questions(self._link)
         numbers = [listening.fileno() for listening in sockets]
         self._setup: Message = {
-            "config": base64.b64encode(pickle.dumps(config)).decode("ascii"),
+            "config": _packed(config),
             "sockets": numbers,
             "secret": secret.hex(),
+            "keys": keys,
         }
+        self._keys = keys
+        self._other_keys = trio.Event()
 
     @property
     def pid(self) -> int:
@@ -125,6 +129,11 @@ class Worker:
         self._patience.deadline = min(self._patience.deadline, trio.current_time() + patience_s)
         self._orders.give(order)
 
+    def take_keys(self, keys: str) -> None:
+        """Tell it of other keys than it has, packed. Does not wait; of several only the last counts."""
+        self._keys = keys
+        self._other_keys.set()
+
     async def ask(self, what: str) -> Any:
         """What it answers to a question, or None if it does not."""
         if not self.ready.is_set() or not self.is_alive:
@@ -135,8 +144,19 @@ class Worker:
         return answer
 
     async def _tell(self) -> None:
-        """Send it all that it needs to know first, and then each order."""
+        """Send it all that it needs to know first, and then each order, and the keys whenever there are others."""
         await self._link.send(self._setup)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_keys)
+            await self._tell_orders()
+
+    async def _tell_keys(self) -> None:
+        while True:
+            await self._other_keys.wait()
+            self._other_keys = trio.Event()
+            await self._link.send({"keys": self._keys})
+
+    async def _tell_orders(self) -> None:
         order = Order.WAIT
         while order < Order.STOP:
             order = await self._orders.wait_for(Order(order + 1))
@@ -191,9 +211,11 @@ class Crew:
         *,
         command: Sequence[str] = WORKER,
         secret: bytes = b"",
+        keys: tuple[Key, ...] | None = None,
     ) -> None:
         """`sockets` holds each slot's, which listen once all workers are ready; `on_end` is called with every worker
-        that has ended. `secret` makes one worker's tokens good at all others; empty: at none of them."""
+        that has ended. `secret` makes one worker's tokens good at all others; empty: at none of them. `keys` are the
+        virtual keys; None: there are none, and clients' own credentials go through."""
         self.config = config
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
@@ -201,6 +223,7 @@ class Crew:
         self._on_end = on_end
         self._command = command
         self._secret = secret
+        self._keys = _packed(keys)
         self._leaving = trio.Event()
         self._is_up = False
         self._failed_starts = 0
@@ -227,6 +250,12 @@ class Crew:
         patience_s = {Order.RETIRE: drain.timeout_s, Order.DRAIN: drain.delay_s + drain.timeout_s}.get(order, 0.5)
         for worker in list(self.workers.values()):
             worker.order(order, patience_s + _SPARE_S)
+
+    def take_keys(self, keys: tuple[Key, ...] | None) -> None:
+        """Give every worker other virtual keys, also those that are still to come. Does not wait."""
+        self._keys = _packed(keys)
+        for worker in self.workers.values():
+            worker.take_keys(self._keys)
 
     async def ask(self, what: str) -> list[tuple[Worker, Any]]:
         """The answers of those workers that answer."""
@@ -289,7 +318,7 @@ class Crew:
     async def _live(self, slot: int, on_ready: Callable[[], None]) -> tuple[Worker | None, str]:
         """One worker's life: the worker, None if no process could be started, and what it ended of."""
         try:
-            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command, self._secret)
+            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command, self._secret, self._keys)
         except OSError as error:
             return None, f"no process can be started: {error.strerror}"
         self.workers[slot] = worker
@@ -303,6 +332,11 @@ class Crew:
         """Whether a worker that cannot start is the end: at first, or when no other serves and it was tried enough."""
         serves = any(worker.ready.is_set() and worker.is_alive for worker in self.workers.values())
         return not self._is_up or (self._failed_starts >= _MAX_FAILED_STARTS and not serves)
+
+
+def _packed(value: object) -> str:
+    """A value as it goes over the line to a worker."""
+    return base64.b64encode(pickle.dumps(value)).decode("ascii")
 
 
 def _said(code: int) -> str:

@@ -20,6 +20,7 @@ from trioproxy.errors import ConfigError
 from trioproxy.server.admin import AdminHouse
 from trioproxy.server.backpressure import merged as merged_backpressure
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
+from trioproxy.server.keys_watch import Keys, KeysWatch, find_keys
 from trioproxy.server.link import Order
 from trioproxy.server.sockets import SlotSockets
 from trioproxy.server.upstreams import merged
@@ -37,12 +38,14 @@ class Supervisor:
     """One service: its sockets, its workers, its admin address.
 
     `load` gives the configuration anew, or raises ConfigError; `admin` is the admin address, listening, or None.
-    Raises OSError if an address cannot be bound; then nothing is left open.
+    Raises OSError if an address cannot be bound, and ConfigError if the keys file is wrong; then nothing is left open.
     """
 
     def __init__(
         self, config: Config, access_log: AccessLog, *, load: Callable[[], Config], admin: socket.socket | None = None
     ) -> None:
+        found = find_keys(config)
+        self._keys = KeysWatch(config, found, self._give_keys)
         self._log = access_log
         send_structlog_to(access_log)
         self._load = load
@@ -60,7 +63,7 @@ class Supervisor:
         self._admin = admin
         self._admin_house = None if admin is None else AdminHouse(config, self)
         try:
-            self._current = self._crew_for(config)
+            self._current = self._crew_for(config, found.keys)
         except OSError:
             self._close()
             raise
@@ -89,6 +92,7 @@ class Supervisor:
             with trio.open_signal_receiver(*SUPERVISORS_SIGNALS) as signals:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._obey, signals)
+                    self._nursery.start_soon(self._keys.run)
                     async with self._reloading:  # what is to be reloaded has to be there first
                         await self._nursery.start(self._run_crew, self._current)
                     if self._admin is not None and self._admin_house is not None:
@@ -159,9 +163,11 @@ class Supervisor:
                 return ["admin.bind: takes a restart, a reload cannot change it"]
             if proven is not None and not has_proven(config, proven):
                 return ["the configuration that the service reads does not hold the key that was proven"]
-            crew = self._crew_for(config)
+            keys = await trio.to_thread.run_sync(find_keys, config)
+            crew = self._crew_for(config, keys.keys)
             await self._nursery.start(self._run_crew, crew)
             old, self._current = self._current, crew
+            self._keys.follow(config, keys)
             old.order(Order.RETIRE)
         except ConfigError as error:
             return [str(problem) for problem in error.problems]
@@ -179,8 +185,8 @@ class Supervisor:
             log.error("the log file cannot be opened anew", reason=error.strerror)
         return []
 
-    def _crew_for(self, config: Config) -> Crew:
-        """The workers of a configuration, not started, with their sockets. Raises OSError."""
+    def _crew_for(self, config: Config, keys: Keys) -> Crew:
+        """The workers of a configuration, not started, with their sockets and keys. Raises OSError."""
         places = _places(config)
         for place in places:
             if place not in self._sockets:
@@ -191,7 +197,12 @@ class Supervisor:
             [one for place in places for one in self._sockets[place].for_worker(slot, workers)]
             for slot in range(workers)
         ]
-        return Crew(config, sockets, self._note_end, secret=self._secret)
+        return Crew(config, sockets, self._note_end, secret=self._secret, keys=keys)
+
+    def _give_keys(self, keys: Keys) -> None:
+        """To those that drain too: a key that was revoked is of no use there either."""
+        for crew in self._crews:
+            crew.take_keys(keys)
 
     async def _run_crew(self, crew: Crew, *, task_status: trio.TaskStatus[None]) -> None:
         self._crews.append(crew)
@@ -236,6 +247,8 @@ class Supervisor:
         yield state("trioproxy_worker_restarts", "Workers that died and were replaced.", restarts, "counter")
         yield state("trioproxy_reloads", "Reloads that were put into force.", self._reloads, "counter")
         yield state("trioproxy_reloads_refused", "Reloads that changed nothing.", self._refused_reloads, "counter")
+        refused = self._keys.refused
+        yield state("trioproxy_keys_file_refused", "Changes of the keys file that were not taken.", refused, "counter")
 
     def _say_listening(self) -> None:
         config = self._current.config

@@ -13,15 +13,18 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 import trio
 
 from trioproxy.errors import CancelReason
+from trioproxy.gate.keys import VirtualKey
 from trioproxy.net.tcp import TcpStream
 from trioproxy.server.build import House
+from trioproxy.server.gate import virtual_keys
 from trioproxy.server.link import Link, Order, Orders
-from trioproxy.server.store import store_of
+from trioproxy.server.store import limit_store_of, store_of
 from trioproxy.telemetry.access_log import AccessLog
 
 SUPERVISORS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
@@ -48,7 +51,7 @@ async def _serve_for_supervisor(end: socket.socket) -> None:
         return
     # From our own parent, over a socket that nobody else has: it has checked the configuration, and file and
     # environment may have changed since.
-    config = pickle.loads(base64.b64decode(setup["config"]))
+    config = _unpacked(setup["config"])
     prepare_process()
     try:
         house = House(
@@ -56,11 +59,22 @@ async def _serve_for_supervisor(end: socket.socket) -> None:
             AccessLog(config.telemetry.access_log),
             token_secret=bytes.fromhex(setup["secret"]),
             store=store_of(config),
+            limits=limit_store_of(config),
+            keys=_unpacked(setup["keys"]),
         )
     except OSError as error:
         await link.send({"failed": f"cannot start: {error}"})
         return
     await serve(house, [socket.socket(fileno=number) for number in setup["sockets"]], link)
+
+
+def _unpacked(value: str) -> Any:
+    """A value of the supervisor's."""
+    return pickle.loads(base64.b64decode(value))
+
+
+def _virtual_keys(value: str) -> list[VirtualKey] | None:
+    return virtual_keys(_unpacked(value))
 
 
 def prepare_process() -> None:
@@ -80,20 +94,26 @@ def allow_descriptors() -> None:
 
 
 async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> None:
-    """Serve until told to end, or until the supervisor is gone, and a drain; or until cancelled (then at once)."""
+    """Serve until told to end, or until the supervisor is gone, and a drain; or until cancelled (then at once).
+
+    Limits are kept round everything else: the last requests are settled when that ends.
+    """
     house.log.start()
     orders = Orders()
     door = _Door()
     try:
-        async with trio.open_nursery() as nursery:
-            for keep in house.keepers():
-                nursery.start_soon(keep)
-            nursery.start_soon(_accept, house, sockets, nursery, orders, door)
-            nursery.start_soon(_listen_to, link, house, orders)
-            await link.send({"ready": True})
-            await _drain_when_told(house, orders, door)
-            await link.send({"last": house.answer("metrics")})
-            nursery.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
+        async with trio.open_nursery() as accounts:
+            accounts.start_soon(house.keep_accounts)
+            async with trio.open_nursery() as nursery:
+                for keep in house.keepers():
+                    nursery.start_soon(keep)
+                nursery.start_soon(_accept, house, sockets, nursery, orders, door)
+                nursery.start_soon(_listen_to, link, house, orders)
+                await link.send({"ready": True})
+                await _drain_when_told(house, orders, door)
+                await link.send({"last": house.answer("metrics")})
+                nursery.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
+            accounts.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
     finally:
         house.pool.close_nowait()
         house.log.stop(_LAST_LINES_S)
@@ -122,10 +142,13 @@ async def _accept(
 
 
 async def _listen_to(link: Link, house: House, orders: Orders) -> None:
-    """Take orders and answer questions, until the supervisor is gone: nobody is left to serve for then."""
+    """Take orders and keys, and answer questions, until the supervisor is gone: nobody is left to serve for then."""
     while (message := await link.receive()) is not None:
         if "order" in message:
             orders.give(Order(message["order"]))
+        elif "keys" in message:
+            # In a thread: a hundred thousand keys take seconds, and streams go on meanwhile.
+            house.gate.take_keys(await trio.to_thread.run_sync(_virtual_keys, message["keys"]))
         else:
             # Sent from here, so that no figures go out behind later ones.
             await link.send({"answer": message["number"], "value": house.answer(message["ask"])})
