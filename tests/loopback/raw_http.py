@@ -233,7 +233,7 @@ class Wire:
 
 def request_bytes(method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """A request; its length is declared if it has a body."""
-    given = {"host": "proxy.test", **(headers or {})}
+    given = {"host": "localhost", **(headers or {})}
     if body and "transfer-encoding" not in given:
         given.setdefault("content-length", str(len(body)))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]

@@ -212,6 +212,20 @@ class TestCheck:
         assert (code, err) == (0, "")
         assert 'url = "redis://:***@127.0.0.1:1"' in out and "pa55" not in out
 
+    def test_the_keys_file_is_checked_with_the_rest(self, tmp_path: Path) -> None:
+        file, keys = tmp_path / "trioproxy.toml", tmp_path / "keys.toml"
+        file.write_text('[[upstream]]\nbase_url = "http://127.0.0.1:1"\n')
+        keys.write_text(f'[[key]]\nname = "a"\nhash = "tpk_{"s" * 43}"\n')
+        with running("check", str(file), "--offline") as process:
+            code, out, err = ended(process)
+        assert (code, out) == (2, "") and "sss" not in err
+        assert err.startswith(f"{keys}:line 1: key[0].hash: is a key's secret itself, expected ")
+        keys.write_text(f'[[key]]\nname = "a"\nhash = "sha256:{"0" * 64}"\nexpires = 2001-01-01\n')
+        with running("check", str(file), "--offline") as process:
+            code, out, err = ended(process)
+        assert (code, out) == (0, "ok")
+        assert err == f'warning: {keys}: key[0].expires: key "a" has expired, nobody is let in by it'
+
     def test_a_good_file_is_ok_and_show_masks_what_is_secret(self, tmp_path: Path) -> None:
         file = tmp_path / "good.toml"
         file.write_text(GOOD_CONFIG.format(base_url="https://api.openai.com/v1"))

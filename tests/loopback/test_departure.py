@@ -12,7 +12,7 @@ from trioproxy.config import load
 from trioproxy.server.build import House
 from trioproxy.server.sockets import bind
 
-HEAD = b"POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n"
+HEAD = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000000\r\n\r\n"
 
 
 async def swallow_nothing(stream: trio.SocketStream) -> None:
@@ -59,9 +59,9 @@ async def test_a_reset_behind_an_upload_that_nobody_takes_is_seen() -> None:
 
 async def test_a_fin_behind_bytes_that_wait_for_the_app_is_seen() -> None:
     async with open_client() as (client, house, log):
-        await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}")
+        await client.send(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}")
         await trio.sleep(0.2)
-        await client.send(b"GET /v1/models HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 90_000)
+        await client.send(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 90_000)
         await trio.sleep(0.2)
         assert house.service.live
         client.close()

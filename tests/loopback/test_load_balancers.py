@@ -61,11 +61,9 @@ def chat_bytes(model: str = "m", *, stream: bool = True) -> bytes:
 @pytest.fixture(scope="module")
 def replicas(origin: Origin) -> Iterator[list[Server]]:
     """Two proxies in front of the scripted origin."""
+    settings = {"stream__heartbeat_s": HEARTBEAT_S, "server__hosts": HOST}
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(replica(origin.base_url, free_port(), stream__heartbeat_s=HEARTBEAT_S))
-            for _ in range(2)
-        ]
+        yield [stack.enter_context(replica(origin.base_url, free_port(), **settings)) for _ in range(2)]
 
 
 @pytest.fixture(scope="module", params=NAMES)

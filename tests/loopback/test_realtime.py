@@ -222,7 +222,7 @@ def small_session(port: int) -> Iterator[socket.socket]:
         wire.settimeout(10)
         wire.connect(("127.0.0.1", port))
         wire.sendall(
-            b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: proxy\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
             b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         head = b""

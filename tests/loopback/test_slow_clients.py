@@ -27,7 +27,7 @@ ENV = {
 PACED_CLIENTS = 50
 PACED = "m-n200-i20-t0"
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: proxy.test\r\nx-slow: "
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-slow: "
 HEAD_AND_BODY = request_bytes("POST", CHAT, headers={"content-length": "1000000"}) + b'{"model":"'
 
 
