@@ -1,7 +1,7 @@
 """What holds for every test of the house.
 
 Tests below `tests/loopback` use real sockets, processes and time; they get the mark `loopback`, so that they run one at
-a time. Those that play one story at each of its steps get the mark `sweep`, so that the fast part can be run alone.
+a time. Those that play a story very often get the mark `sweep`, so that the fast part can be run alone.
 Nothing is ever skipped: a skip, or an expected failure, fails the run.
 """
 
@@ -12,7 +12,7 @@ import pytest
 
 _TESTS = Path(__file__).resolve().parent
 _LOOPBACK = _TESTS / "loopback"
-_SWEEPS = {_TESTS / "way" / "test_cut_sweep.py", _TESTS / "way" / "test_garbage.py"}
+_SWEEPS = {_TESTS / "way" / name for name in ("test_accounts.py", "test_cut_sweep.py", "test_garbage.py")}
 
 # A law is checked on as many examples on a busy machine as on an idle one; how long one takes is not what it is about.
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True)

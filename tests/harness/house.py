@@ -17,6 +17,7 @@ from trioproxy.config import load
 from trioproxy.net.tcp import close_nowait
 from trioproxy.server.build import House
 from trioproxy.state.limits import LimitStore
+from trioproxy.state.limits_memory import MemoryLimits
 from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog
 
@@ -232,6 +233,8 @@ async def open_house(
             assert not house.house.listener.connections
             assert house.origin.still_open == 0
             assert not any(endpoint.slots.taken for endpoint in house.house.endpoints.values())
+            if isinstance(house.house.limits, MemoryLimits):
+                assert not house.house.limits.streams
             resources = house.house.answer("resources")
             assert not any(resources["open"].values()), resources["open"]
             assert resources["opened"] == resources["released"]

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.harness.house import Client
+from tests.harness.keys import bearer, key_table, price
 from tests.harness.origin import LAST_CHUNK, OK_STREAM, Visit, chunk
 from tests.harness.sweep import CUTS, DRAIN, Story, play
 from tests.harness.talk import Guest, echo, hosting
@@ -181,6 +182,16 @@ async def post_shared(client: Client) -> None:
     await client.answer()
 
 
+async def post_keyed(client: Client) -> None:
+    await client.post(headers=bearer("ours"))
+    await client.answer()
+
+
+async def post_keyed_shared(client: Client) -> None:
+    await client.post(headers=bearer("ours") + "x-trioproxy-share: auto\r\n")
+    await client.answer()
+
+
 async def leave_early(client: Client) -> None:
     await client.post(headers=ME + "x-trioproxy-resume: 60\r\n")
     await client.read_some()
@@ -246,6 +257,13 @@ shadow = { upstream = "b", share = 1 }
 """
 )
 
+# Money is limited, so that everything is taken, asked for and settled.
+KEYED = (
+    key_table("ours", "limits = { rpm = 9, tpm = 9_999, streams = 1, tokens_per_day = 9_999, usd_per_month = 9 }")
+    + price("*")
+    + ONE_PLACE
+)
+
 STORIES = [
     Story("a streaming request", stream, post_stream, drains=True),
     Story("a request that does not stream", answer, post_whole, drains=True),
@@ -291,6 +309,8 @@ STORIES = [
     ),
     Story("a shared stream whose origin fails", fail, post_shared, has_rival=True, rival_headers=SHARED),
     Story("a shared stream of two tries side by side", think_at_a, post_shared, config=HEDGED, drains=True),
+    Story("a request of a key with limits", stream, post_keyed, config=KEYED, drains=True),
+    Story("a shared stream of a key with limits", stream, post_keyed_shared, config=KEYED, drains=True),
     Story("a client that closes half and reads on", stream, close_half, (("server__half_close", "keep"),)),
 ]
 

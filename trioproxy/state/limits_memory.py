@@ -98,6 +98,11 @@ class MemoryLimits:
                     await self._keep_up()
             self._book.close_nowait()
 
+    @property
+    def streams(self) -> int:
+        """How many are taken at this moment, of all scopes together."""
+        return sum(account.streams for account in self._accounts.values())
+
     def _account(self, name: str, limits: Limits) -> Account:
         """A scope's account, with the limits that it has now."""
         account = self._accounts.get(name)
