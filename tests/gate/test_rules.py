@@ -41,3 +41,15 @@ def test_bounds_judge_what_will_be_sent() -> None:
 def test_what_is_dropped_is_gone_and_nothing_else(members: dict[str, int], drop: set[str]) -> None:
     left = json.loads(applied(RequestRules(drop=frozenset(drop)), json.dumps(members).encode()))
     assert left == {name: value for name, value in members.items() if name not in drop}
+
+
+@pytest.mark.parametrize("name", ["Model", "MAX_TOKENS", "\u017ftream", "Logit_Bias", "SEED", "User"])
+def test_what_is_looked_at_has_one_spelling_only(name: str) -> None:
+    rules = RequestRules(force={"seed": b"7"}, default={"user": b"1"}, drop=frozenset({"logit_bias"}))
+    with pytest.raises(RequestRefused, match="one spelling"):
+        rules.check_spelling(JsonObject.parse(json.dumps({"model": "m", name: 1}).encode()))
+
+
+def test_other_members_are_spelled_as_they_like() -> None:
+    rules = RequestRules(drop=frozenset({"topK"}))
+    rules.check_spelling(JsonObject.parse(b'{"model":"m","topK":1,"X":1,"x":2,"Temperature":3}'))

@@ -146,3 +146,14 @@ async def test_a_plugin_that_cannot_be_loaded_stops_the_start(ways: Ways) -> Non
         async with open_house(Plays(OK), file=ways(PLUGIN.format(module="no_such_module"), a="")):
             pass
     assert "no_such_module" in repr(caught.value)
+
+
+@pytest.mark.parametrize("model", [None, "x" * 2000])
+async def test_a_rule_for_all_models_is_for_one_that_nobody_knows_too(
+    clock: trio.testing.MockClock, ways: Ways, model: str | None
+) -> None:
+    body = json.dumps({"n": 3} if model is None else {"n": 3, "model": model}).encode()
+    async with opened(ways(route("bounds = { n = 2 }"), a=""), OK) as house:
+        answer = await ask(house, body, "/v1/chat/completions")
+        assert (answer.status, code(answer)) == (400, "request_refused")
+        assert not house.origin.visits

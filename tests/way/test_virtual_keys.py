@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 
 from tests.harness.house import Answer, HouseUnderTest, open_house
 from tests.harness.keys import bearer, key_table, secret
-from tests.harness.origin import Visit
+from tests.harness.origin import OK_STREAM, Visit, chunk, content
 from tests.harness.plays import OK, STREAM, Plays, Ways, ask, code, opened, route
 from tests.harness.talk import Guest, echo, hosting
 from trioproxy.config import Key, load
@@ -116,6 +117,18 @@ async def test_a_key_may_ask_for_its_models_alone_whichever_way(
         assert len(house.origin.visits) == may
 
 
+async def test_a_model_is_not_named_a_second_time_in_another_spelling(
+    clock: trio.testing.MockClock, ways: Ways
+) -> None:
+    body = b'{"model":"small-1","Model":"large"}'
+    async with opened(ways(key_table("ours", 'models = ["small-*"]'), a=""), OK) as house:
+        answer = await ask(house, body, CHAT, bearer("ours"))
+        assert (answer.status, code(answer)) == (400, "request_refused")
+        assert not house.origin.visits
+    async with opened(ways(a=""), OK) as house:
+        assert (await ask(house, body, CHAT)).status == 200
+
+
 async def test_a_key_may_use_its_upstreams_alone_also_when_others_fail(
     clock: trio.testing.MockClock, ways: Ways
 ) -> None:
@@ -191,12 +204,31 @@ async def test_a_token_is_no_better_than_its_key(clock: trio.testing.MockClock, 
     assert origin.field(b"authorization") == [b"Bearer sk-own"]
 
 
+async def test_a_token_for_a_model_shares_no_stream_of_another_one(clock: trio.testing.MockClock, ways: Ways) -> None:
+    file = ways(key_table("ours"), a='api_key = "file:own"')
+    (file.parent / "own").write_text("sk-own")
+    async with opened(file, OK_STREAM + chunk(content("large"))) as house:
+        told = await ask(house, b'{"model":"m"}', "/v1/stream/tokens", bearer("ours"))
+        target = f"/v1/chat/stream?model=m&prompt=x&token={json.loads(told.body)['token']}"
+        first, second = house.connect(), house.connect()
+        share = "x-trioproxy-share: k\r\n"
+        await first.post(b'{"model":"large","messages":[],"stream":true}', CHAT, bearer("ours") + share)
+        await trio.sleep(1)
+        await second.send(f"GET {target} HTTP/1.1\r\nhost: proxy\r\n{share}\r\n".encode())
+        await trio.sleep(1)
+        assert len(house.origin.visits) == 2
+        first.leave()
+        second.leave()
+
+
 @pytest.mark.parametrize(
     ("headers", "path", "may"),
     [
         (bearer("ours"), "/v1/realtime?model=m", True),
         ("", "/v1/realtime?model=m", False),
         (bearer("ours"), "/v1/realtime?model=large", False),
+        (bearer("ours"), "/v1/realtime?model=m&model=large", False),
+        (bearer("ours"), "/v1/realtime?model=m&mod%65l=large", False),
         (bearer("ours"), "/v1/responses", False),
         (bearer("counted"), "/v1/realtime?model=m", False),
     ],

@@ -57,6 +57,8 @@ def test_nothing_of_a_credential_goes_on() -> None:
         (b"x-api-key", KEY),
         (b"api-key", KEY),
         (b"sec-websocket-protocol", b"realtime, openai-insecure-api-key." + KEY),
+        (b"x-goog-api-key", KEY),  # where nobody looks for it
+        (b"referer", b"http://page/?key=" + KEY),
         (b"accept", b"*/*"),
     ]
     kept = without_credentials(headers)

@@ -36,7 +36,14 @@ def request(**members: Any) -> JsonObject:
         ({"max_tokens": 5}, Dialect.MESSAGES, 5),
         ({}, Dialect.CHAT, 100),
         ({"n": 2}, Dialect.CHAT, 200),
-        ({"max_tokens": -5}, Dialect.CHAT, 0),
+        ({"max_tokens": 0}, Dialect.CHAT, 0),
+        ({"max_tokens": -1}, Dialect.CHAT, 100),  # without an end, to some origins
+        ({"max_tokens": -1, "max_completion_tokens": 5}, Dialect.CHAT, 100),
+        ({"max_tokens": 5, "prompt": ["a", "b, c", '"d","e"']}, Dialect.COMPLETIONS, 15),
+        ({"max_tokens": 5, "n": 2, "prompt": [[1, 2], [3]]}, Dialect.COMPLETIONS, 20),
+        ({"max_tokens": 5, "prompt": [1, 2, 3]}, Dialect.COMPLETIONS, 5),
+        ({"max_tokens": 5, "prompt": "one"}, Dialect.COMPLETIONS, 5),
+        ({"max_tokens": 5, "prompt": ["a", "b"]}, Dialect.CHAT, 5),
         ({"max_tokens": 5}, Dialect.EMBEDDINGS, 0),
     ],
 )
@@ -66,12 +73,17 @@ def test_a_picture_counts_as_a_picture_and_not_by_its_bytes(form: str) -> None:
         (Bounds(max_tokens=10), {"max_tokens": 11}, "max_tokens"),
         (Bounds(max_tokens=10), {"max_tokens": 10}, None),
         (Bounds(max_tokens=10), {}, None),
+        (Bounds(max_tokens=10), {"max_tokens": -1}, "max_tokens"),
         (Bounds(max_tokens=10), {"max_completion_tokens": 11}, "max_completion_tokens"),
         (Bounds(n=2), {"n": 3}, "n"),
         (Bounds(n=2), {"best_of": 3}, "n"),
         (Bounds(messages=2), {"messages": [1, 2, 3]}, "messages"),
-        (Bounds(messages=2), {"input": [1, 2, 3]}, "input"),
+        (Bounds(messages=2), {"messages": [None, None, None]}, "messages"),
+        (Bounds(messages=2), {"input": ["1", "2", "3"]}, "input"),
         (Bounds(messages=2), {"input": "one text"}, None),
+        (Bounds(messages=2), {"input": [1, 2, 3]}, None),  # tokens of one text
+        (Bounds(messages=2), {"messages": [], "input": ["1", "2", "3"]}, "input"),
+        (Bounds(message_bytes=10), {"input": ["a"] * 10_001}, "input"),
         (Bounds(message_bytes=10), {"messages": ["short", "a long message"]}, "messages"),
         (Bounds(message_bytes=10), {"prompt": "a long prompt"}, "prompt"),
         (Bounds(depth=3), {"messages": [{"content": [1]}]}, "body"),
@@ -103,4 +115,8 @@ def test_depth_is_that_of_the_brackets_outside_of_texts(value: Any, levels: int)
 
 
 def test_messages_are_measured_as_they_were_sent() -> None:
-    assert messages(JsonObject.parse(b'{"messages":[ {"a": 1} ,"xy"]}')) == [8, 4]
+    assert messages(b'[ {"a": 1} ,"xy"]', 5) == [8, 4]
+    assert messages(b'"a text"', 5) == [8]
+    assert messages(b"[1,2,3]", 1) == [7]
+    assert messages(b"[]", 5) == []
+    assert messages(b'["a",null,"b","c","d"]', 2) == [3, 4, 3]

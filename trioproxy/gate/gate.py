@@ -6,19 +6,22 @@ ticket      what it wants of the limits, entered by who         429, 503
             works for it
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import time
 from typing import Final
 
-from trioproxy.errors import ModelNotAllowed
+from trioproxy.errors import ModelNotAllowed, RequestRefused
 from trioproxy.gate.keys import Identity, VirtualKey, VirtualKeys
 from trioproxy.gate.plugin import Plugin, PluginRequest
 from trioproxy.gate.rules import RequestRules
-from trioproxy.gate.ticket import Books, Ticket
-from trioproxy.policy.limits import EVERYTHING, Limits, Scope
+from trioproxy.gate.ticket import Books, Ticket, refused
+from trioproxy.policy.account import STREAM_WAIT_S
+from trioproxy.policy.limits import EVERYTHING, Kind, Limits, Refusal, Scope
 from trioproxy.policy.price import Price
-from trioproxy.policy.routing import Routes
+from trioproxy.policy.routing import MAX_MODEL_CHARACTERS, Routes
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.wire.credentials import key_shown, without_credentials
 from trioproxy.wire.dialect import Dialect
@@ -55,6 +58,7 @@ class Gate:
     output_tokens: int = 1000
     wall_clock: Callable[[], float] = time
     keys: VirtualKeys | None = None
+    _reading: Counter[str] = field(default_factory=Counter)
 
     def take_keys(self, keys: Sequence[VirtualKey] | None) -> None:
         """Put other keys in force; None: there are none, and clients' own credentials go through."""
@@ -94,12 +98,35 @@ class Gate:
                 "Models or tokens are limited here, and of what goes this way neither is read; use another path."
             )
 
+    @contextmanager
+    def reading(self, identity: Identity) -> Iterator[None]:
+        """While the body of a request is read, before that can be taken of any limit: of one key not more at once than
+        it may have under way, or bodies that come slowly would keep everybody else out. Raises RateLimited."""
+        key = identity.key
+        if key is None or key.limits.streams is None:
+            yield
+            return
+        if self._reading[key.name] >= key.limits.streams:
+            self.books.counts.limited(Kind.STREAMS)
+            raise refused(Refusal(key.name, Kind.STREAMS, "streams", STREAM_WAIT_S), [(key.name, key.limits)])
+        self._reading[key.name] += 1
+        try:
+            yield
+        finally:
+            self._reading[key.name] -= 1
+            if not self._reading[key.name]:
+                del self._reading[key.name]
+
     async def check(
         self, identity: Identity, request: JsonObject, dialect: Dialect, headers: Headers, exchange: Exchange
     ) -> JsonObject:
         """The request as it may go on. Raises ModelNotAllowed, RequestRefused, PluginTimeout or BadRequest."""
         self.check_model(identity, exchange.model)
-        request = self.rules.find(exchange.model).apply(request, dialect)
+        # Many an origin takes any name, or none: a rule for all models is for those too.
+        rules = self.rules.find((exchange.model or "")[:MAX_MODEL_CHARACTERS])
+        if identity.key is not None or self.limits.kinds or rules is not self.rules.general:
+            rules.check_spelling(request)
+        request = rules.apply(request, dialect)
         if self.plugin is not None:
             said = await self.plugin.ask(
                 PluginRequest(
@@ -119,14 +146,20 @@ class Gate:
 
     def ticket(self, identity: Identity, exchange: Exchange, request: JsonObject | None, dialect: Dialect) -> Ticket:
         """What a request wants of the limits; `request` None: it is passed on unread. Raises ModelNotAllowed where
-        money is counted and the model has no price, and BadRequest for a maximum that is no number."""
+        money is counted and the model has no price, RequestRefused where tokens are and will not be told, and
+        BadRequest for a maximum that is no number."""
         scopes = self._scopes(identity)
         if request is None:
             return Ticket(self.books, scopes, None, None)
+        needs_usage = any(limits.needs_usage for _, limits in scopes)
+        if needs_usage and dialect is Dialect.RESPONSES and request.boolean("background"):
+            raise RequestRefused(
+                "Tokens are limited here, and what a response takes in the background is not told.", param="background"
+            )
         price = self.dearest(exchange.model)
         if price is None and any(limits.has_money for _, limits in scopes):
             raise ModelNotAllowed("Money is limited here, and this model has no price.", param="model")
-        needs_estimate = price is not None or any(limits.needs_usage for _, limits in scopes)
+        needs_estimate = price is not None or needs_usage
         return Ticket(self.books, scopes, self._estimate(request, dialect) if needs_estimate else None, price)
 
     def _estimate(self, request: JsonObject, dialect: Dialect) -> Estimate:

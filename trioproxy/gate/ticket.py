@@ -105,7 +105,7 @@ class Ticket:
         outcome = await self._take(self._scopes, demand)
         if isinstance(outcome, Refusal):
             self._books.counts.limited(outcome.kind)
-            raise _error(outcome, self._scopes)
+            raise refused(outcome, self._scopes)
         if outcome is None:
             return []
         if taken is not None:
@@ -164,7 +164,15 @@ def _was_worked_at(exchange: Exchange) -> bool:
     nothing."""
     if not exchange.attempts or exchange.code in _NEVER_SENT:
         return False
+    if not exchange.events and _was_refused(exchange):
+        return False  # also where a head that went out early has spent the status
     return exchange.status < 400 or exchange.outcome != "finished"
+
+
+def _was_refused(exchange: Exchange) -> bool:
+    """Whether the last word of the upstreams was a status that is an error."""
+    result = exchange.tries[-1][1] if exchange.tries else ""
+    return result.isdigit() and int(result) >= 400
 
 
 def _tries_beside(exchange: Exchange) -> int:
@@ -185,7 +193,8 @@ _WORDS: Final = {
 }
 
 
-def _error(refusal: Refusal, scopes: list[Scope]) -> ProxyError:
+def refused(refusal: Refusal, scopes: list[Scope]) -> ProxyError:
+    """What a client is told of a refusal."""
     limit = getattr(dict(scopes)[refusal.scope], refusal.limit)  # of money it is not told
     words = _WORDS[refusal.limit].format(limit=limit)
     whose = "All requests together have" if refusal.scope == EVERYTHING else "This key has"

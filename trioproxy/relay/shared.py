@@ -22,6 +22,7 @@ from trioproxy.policy.replay import Slow
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.reading import read_stream
 from trioproxy.relay.relay import refuse, relay
+from trioproxy.telemetry.exchange import MAX_WORD
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire.sharing import Wish
 
@@ -97,7 +98,10 @@ async def share(
     """
     key = None
     if wish.share_key is not None and caller is not None:  # nobody shares with nobody
-        key = f"{call.dialect.value}:{wish.share_key}"  # the same body at another route asks for something else
+        # At another route, or of another model, something else is asked for; and who may not ask for that model shall
+        # not read what others do.
+        model = (call.exchange.model or "")[:MAX_WORD]
+        key = f"{call.dialect.value}:{len(model)}:{model}:{wish.share_key}"
     linger_s = max(linger_s if key is not None else 0.0, wish.resume_s)
     begin = partial(_start, call, studio, timing, caller, key, linger_s)
     try:

@@ -83,11 +83,19 @@ def _price(per_million: Decimal, cached: Decimal | None, output: Decimal) -> Pri
 
 
 def _dearest(prices: Prices, ways: Routes[Way]) -> Callable[[str | None], Price | None]:
-    """What a request may cost that asks for a model: it may come to any target of its route."""
+    """What a request may cost that asks for a model: it may come to any target of its route, to its canary, and to
+    those of the models that are asked instead."""
 
     def find(model: str | None) -> Price | None:
         own = prices.find(model)
-        found = [prices.find(one.model) or own if one.model else own for one in ways.find(model).targets]
+        found: list[Price | None] = []
+        asked: list[str | None] = [model]
+        for name in asked:  # it grows meanwhile
+            way = ways.find(name)
+            known = prices.find(name) or own
+            canary = () if way.canary is None else (way.canary.target,)
+            found += [prices.find(one.model) or known if one.model else known for one in (*way.targets, *canary)]
+            asked += [other for others in way.fallback.values() for other in others if other not in asked]
         return dearest(found)
 
     return find

@@ -87,15 +87,15 @@ class OriginRequest:
 
     def options_with_usage(self) -> bytes | None:
         """The stream's options, asking for its usage too. None where there is nothing to ask for, or the client asks
-        itself, or its options are such that nothing can be added."""
+        itself, or its options are such that nothing can be added and the usage need not be known."""
         request = self.json
         if request is None or not self.wants_stream or self.dialect not in _TELLS_USAGE_IF_ASKED or self.wants_usage:
             return None
         own = bytes(request.members.get("stream_options", b"null"))
         try:
             return _ASK_USAGE if own == b"null" else JsonObject.parse(own).replace({"include_usage": b"true"})
-        except BadRequest:
-            return None
+        except BadRequest:  # an origin that makes something of such options may be kept from telling
+            return _ASK_USAGE if self.asks_usage else None
 
     def target_for(self, model: str | None) -> bytes:
         """The target; `model` is as for `dressed`. A WebSocket's model stands in the query."""

@@ -21,7 +21,8 @@ from trioproxy.wire.json_object import JsonObject
 from trioproxy.wire.sharing import Wish
 
 IDENTITY = (b"accept-encoding", b"identity")
-"""A compressed stream could be passed, but not looked at; and most origins would buffer to compress it."""
+"""A compressed answer could be passed, but not looked at for its usage; and most origins would buffer a stream to
+compress it."""
 
 
 _WITHOUT_WORK = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -58,7 +59,7 @@ async def read_call(service: Service, incoming: Incoming, request: JsonObject, *
     call = make_call(incoming, request.body)
     call.json = request
     call.ticket = gate.ticket(identity, exchange, request, incoming.dialect)
-    if exchange.stream:
+    if exchange.stream or call.ticket.asks_usage:
         call.headers = [header for header in call.headers if header[0] != IDENTITY[0]] + [IDENTITY]
     return call
 

@@ -16,9 +16,10 @@ async def relay_request(service: Service, incoming: Incoming) -> None:
     if incoming.method != "POST":
         path = incoming.raw_path.decode("ascii")
         raise MethodNotAllowed(f"{incoming.method} is not allowed on {path}; use POST.", allow="POST")
-    identify(service, incoming)
-    service.admission.admit(incoming.lifetime.stack)
-    call = await read_call(service, incoming, await read_body(service, incoming))
+    with service.gate.reading(identify(service, incoming)):
+        service.admission.admit(incoming.lifetime.stack)
+        request = await read_body(service, incoming)
+    call = await read_call(service, incoming, request)
     timing = service.timings.find(call.exchange.model)
     incoming.keep_to(timing)
     sharing = service.sharing.find(call.exchange.model)

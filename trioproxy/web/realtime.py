@@ -6,6 +6,7 @@ session of it. What is not asked for as a WebSocket is passed through as it is.
 
 from secrets import token_bytes
 
+from trioproxy.errors import BadRequest
 from trioproxy.relay.relay import relay
 from trioproxy.web.connection import Incoming
 from trioproxy.web.entry import identify, unread_call
@@ -27,6 +28,8 @@ async def realtime(service: Service, incoming: Incoming) -> None:
     exchange = incoming.exchange
     exchange.endpoint = _NAMES[incoming.raw_path]
     models = [value for name, value in query_pairs(incoming.target) if name == b"model"]
+    if len(models) > 1:  # origins differ in which one they take, and one is judged here
+        raise BadRequest("The query names several models; name one.", param="model")
     exchange.model = models[0].decode("utf-8", "replace") if models else None
     timing = service.timings.find(exchange.model)
     incoming.keep_to(timing)

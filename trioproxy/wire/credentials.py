@@ -16,6 +16,9 @@ from trioproxy.wire.upgrade import secrets_shown, without_secrets
 NAMES: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
 """The fields that hold a client's credential; the last is Azure's."""
 
+_VIRTUAL: Final = b"tpk_"
+"""How the secrets of virtual keys begin."""
+
 _BEARER = re.compile(rb"bearer[ \t]+(.*)", re.IGNORECASE | re.DOTALL)
 _SEND = "send your key as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
 
@@ -33,8 +36,10 @@ def key_shown(headers: Headers) -> bytes:
 
 
 def without_credentials(headers: Headers) -> Headers:
-    """The fields without what the client shows to us: it is nobody else's business."""
-    return without_secrets([header for header in headers if header[0] not in NAMES])
+    """The fields without what the client shows to us: it is nobody else's business. Nor is a virtual key that stands
+    where none is looked for."""
+    shown = [header for header in headers if header[0] not in NAMES]
+    return [header for header in without_secrets(shown) if _VIRTUAL not in header[1]]
 
 
 def _key_in(name: bytes, value: bytes) -> bytes:

@@ -25,10 +25,10 @@ _ID_LINE = re.compile(rb"[\r\n]id[:\r\n]")
 _ID_STARTS = (b"id:", b"id\n", b"id\r")
 _BOM = b"\xef\xbb\xbf"
 
-MAX_EVENT_BYTES = 65536
+MAX_EVENT_BYTES = 102_400
 """How much of an event is kept to be looked at. What is beyond passes unseen; only its end and `id` are looked for."""
 
-LAST_BYTES = 4096
+LAST_BYTES = 40_960
 """How much of the end of a longer one is kept beside its start, for who wants to see that."""
 
 _FIRST_EVENTS = 4
