@@ -22,8 +22,8 @@ def test_an_exchange_is_one_json_line(tmp_path: Path) -> None:
     log = AccessLog(str(file))
     log.start()
     one = exchange()
-    one.head_at, one.ended, one.status = 10.5, 12.0, 200
-    log.exchange(one)
+    one.head_at, one.status = 10.5, 200
+    log.exchange(one.close(12.0))
     log.stop()
     (line,) = [json.loads(text) for text in file.read_text().splitlines()]
     assert (line["event"], line["request_id"], line["head_ms"], line["total_ms"]) == (
@@ -41,7 +41,7 @@ def test_what_a_client_chose_cannot_break_the_line(tmp_path: Path) -> None:
     log.start()
     odd = exchange()
     odd.model, odd.path = 'a"\n{"event":"forged"}\u2028' + "x" * 1000, "/v1/" + "y" * 1000
-    log.exchange(odd)
+    log.exchange(odd.close(12.0))
     log.stop()
     (line,) = file.read_text().splitlines()
     assert len(line) < 1000 and json.loads(line)["model"].startswith('a"\n')
@@ -51,7 +51,7 @@ def test_a_full_disk_costs_lines_that_are_counted() -> None:
     log = AccessLog("/dev/full")
     log.start()
     for number in range(10):
-        log.exchange(exchange(number))
+        log.exchange(exchange(number).close(12.0))
     log.stop()
     assert log.dropped >= 10
 
@@ -65,7 +65,7 @@ def test_a_blocked_pipe_costs_lines_and_never_a_moment(tmp_path: Path, monkeypat
     lines = access_log.MAX_WAITING_LINES + 5000
     start = time.monotonic()
     for number in range(lines):
-        log.exchange(exchange(number))
+        log.exchange(exchange(number).close(12.0))
     assert time.monotonic() - start < 5
     assert log.dropped > 0
     start = time.monotonic()
@@ -92,7 +92,7 @@ def test_the_process_s_own_messages_go_the_same_way(tmp_path: Path) -> None:
 def test_off_writes_nothing(capfd: object) -> None:
     log = AccessLog("off")
     log.start()
-    log.exchange(exchange())
+    log.exchange(exchange().close(12.0))
     log.stop()
     assert log.dropped == 0
 
@@ -102,7 +102,7 @@ def test_a_file_that_was_moved_away_is_opened_anew_and_nothing_is_lost(tmp_path:
     log = AccessLog(str(file))
     log.start()
     for number in range(100):
-        log.exchange(exchange(number))
+        log.exchange(exchange(number).close(12.0))
         if number == 50:
             file.rename(moved)
             log.reopen()
@@ -120,6 +120,6 @@ def test_a_file_that_cannot_be_opened_anew_is_written_on(tmp_path: Path) -> None
     folder.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError):
         log.reopen()
-    log.exchange(exchange())
+    log.exchange(exchange().close(12.0))
     log.stop()
     assert "req_1" in (tmp_path / "moved/log").read_text()

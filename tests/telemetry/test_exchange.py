@@ -10,7 +10,7 @@ from trioproxy.wire.usage import Usage
 
 
 def line(**changes: Any) -> dict[str, Any]:
-    return Exchange("req_1", "POST", "/v1/chat/completions", 10.0, **changes).line()
+    return Exchange("req_1", "POST", "/v1/chat/completions", 10.0, **changes).close(12.0).line()
 
 
 def test_tokens_are_told_as_the_upstream_did() -> None:

@@ -12,14 +12,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from trioproxy.errors import CancelReason, Deadline
-from trioproxy.telemetry.exchange import Exchange
-from trioproxy.telemetry.metrics import Family, Merged, Metrics, counts, state, states
+from trioproxy.policy.limits import Kind
+from trioproxy.telemetry.exchange import Exchange, Trying
+from trioproxy.telemetry.metrics import OPENED, RELEASED, Family, Merged, Metrics, counts, state, states
+from trioproxy.telemetry.record import Record
 from trioproxy.wire.usage import Usage
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
-def exchange(**changes: Any) -> Exchange:
+def exchange(**changes: Any) -> Record:
     """A stream that went well."""
     fields: dict[str, Any] = {
         "request_id": "req_1",
@@ -30,12 +32,12 @@ def exchange(**changes: Any) -> Exchange:
         "stream": True,
         "upstream": "one",
         "attempts": 1,
-        "tries": [("one", "200")],
+        "tries": [Trying("one", result="200")],
         "head_at": 10.1,
         "first_content_at": 10.25,
         "ended": 12.0,
     }
-    return Exchange(**(fields | changes))
+    return Exchange(**(fields | changes)).close(12.0)
 
 
 def over_the_link(metrics: Metrics, *more: Family) -> list[Family]:
@@ -63,7 +65,7 @@ def at(figures: dict[Sample, float], name: str, **labels: str) -> float | None:
     return figures.get((f"trioproxy_{name}", tuple(sorted(labels.items()))))
 
 
-def counted(*exchanges: Exchange) -> Metrics:
+def counted(*exchanges: Record) -> Metrics:
     metrics = Metrics()
     for one in exchanges:
         metrics.exchange(one)
@@ -96,7 +98,7 @@ def test_tokens_are_counted_by_the_upstreams_own_figures() -> None:
 
 def test_what_went_wrong_is_counted_by_its_reason() -> None:
     late = exchange(
-        tries=[("two", "503"), ("one", "upstream_head_timeout")],
+        tries=[Trying("two", result="503"), Trying("one", result="upstream_head_timeout")],
         head_at=None,
         first_content_at=None,
         outcome="failed",
@@ -118,6 +120,14 @@ def test_what_went_wrong_is_counted_by_its_reason() -> None:
     assert at(figures, "cancel_seconds_sum") == pytest.approx(0.5)
     assert at(figures, "requests_total", endpoint="chat", upstream="none", outcome="failed") == 1
     assert at(figures, "shed_total", reason="lag") == 1
+
+
+def test_the_first_refusal_by_a_limit_is_a_rise() -> None:
+    metrics = Metrics()
+    before = shown([("0", over_the_link(metrics))])
+    metrics.limited(Kind.BUDGETS)
+    after = shown([("0", over_the_link(metrics))])
+    assert [at(figures, "limited_total", kind="budgets") for figures in (before, after)] == [0, 1]
 
 
 def test_counters_and_histograms_of_workers_are_summed_and_states_are_each_their_own() -> None:
@@ -145,6 +155,16 @@ def test_what_ended_workers_counted_stays_and_their_states_do_not() -> None:
     figures = read(merged.render([("0", over_the_link(counted(exchange()), tasks))]))
     assert at(figures, "requests_total", endpoint="chat", upstream="one", outcome="finished") == 3
     assert at(figures, "tasks", worker="0") == 5
+
+
+def test_of_a_worker_that_was_killed_nothing_stays_open() -> None:
+    merged = Merged()
+    opened = states(OPENED, "What was opened.", {"requests": 5.0, "attempts": 7.0}, "resource", "counter")
+    released = states(RELEASED, "What was released.", {"requests": 2.0, "attempts": 7.0}, "resource", "counter")
+    merged.keep(over_the_link(Metrics(), opened, released))
+    figures = read(merged.render([("1", over_the_link(Metrics(), opened, released))]))
+    assert [at(figures, f"{word}_total", resource="requests") for word in ("opened", "released")] == [10, 7]
+    assert [at(figures, f"{word}_total", resource="attempts") for word in ("opened", "released")] == [14, 14]
 
 
 def test_looking_changes_nothing() -> None:

@@ -26,7 +26,7 @@ from trioproxy.errors import (
 from trioproxy.policy.breaker import Outcome, State
 from trioproxy.policy.canary import Canary, CanaryRules
 from trioproxy.policy.hedge import Hedge, HedgeRules
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.exchange import Exchange, Trying
 from trioproxy.upstream.asking import Asker
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.endpoint import Endpoint
@@ -108,7 +108,13 @@ class Side:
 
     async def ask(self, form: Form = Form.AS_ASKED, model: str | None = None, asker: Asker | None = None) -> Attempt:
         return await (asker or self.asker()).ask(
-            self.target, self.way, model=model, form=form, is_canary=self.is_canary, hedge=self.hedge
+            self.target,
+            self.way,
+            Trying(self.target.endpoint.name, model),
+            model=model,
+            form=form,
+            is_canary=self.is_canary,
+            hedge=self.hedge,
         )
 
     async def ask_for_content(self) -> Attempt:

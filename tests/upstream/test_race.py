@@ -12,7 +12,7 @@ from tests.harness.counting import AtStep
 from tests.harness.origin import LAST_CHUNK, OK_STREAM, Script, Visit, chunk
 from tests.harness.wires import Net, open_net
 from trioproxy.errors import NoHealthyUpstream, Overloaded, ProxyError, UpstreamDisconnected, UpstreamTruncated
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.exchange import Exchange, Trying
 from trioproxy.upstream.asking import Asker
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.endpoint import Endpoint
@@ -63,7 +63,7 @@ class Side:
         self.asked.append((name, trio.current_time()))
         target = self._targets[name]
         attempt = await self._asker.ask(
-            target, Way([target]), model=None, form=Form.AS_ASKED, is_canary=False, hedge=None
+            target, Way([target]), Trying(name), model=None, form=Form.AS_ASKED, is_canary=False, hedge=None
         )
         try:
             if attempt.status < 300:

@@ -11,6 +11,7 @@ from tests.harness.counting import AtStep
 from tests.harness.origin import DONE, LAST_CHUNK, OK_STREAM, Script, Visit, chunk, content
 from tests.harness.wires import Net, open_net
 from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.record import Record
 from trioproxy.upstream import shadow as module
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
@@ -54,7 +55,7 @@ class Side:
             "b", "http://b/v1", pool=self.pool, connect_s=5, keys=KEYS, max_concurrent=3, open_tcp=net.open_tcp
         )
         self.target = ShadowTarget(Target(self.endpoint), 1.0, 2)
-        self.records: list[Exchange] = []
+        self.records: list[Record] = []
         self.shadows = Shadows(self.records.append, plainly)
 
     def offer(self, body: bytes | AsyncIterator[bytes] = BODY, within_s: float = inf) -> None:

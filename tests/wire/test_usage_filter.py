@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trioproxy.wire.usage_filter import MAX_HELD_BYTES, UsageFilter
+from trioproxy.wire.event_filter import MAX_HELD_BYTES
+from trioproxy.wire.usage_filter import UsageFilter
 
 BOM = b"\xef\xbb\xbf"
 DONE = b"data: [DONE]\n\n"

@@ -33,6 +33,9 @@ from trioproxy.wire.sharing import caller_of
 MOST_TOKENS: Final = 10**12
 """No request is reckoned with for more."""
 
+_MINTS: Final = (b"/v1/realtime/", b"/v1/organization/")
+"""Where OpenAI gives out ephemeral keys, and keys of its administration."""
+
 _NO_RULES: Final = RequestRules()
 
 
@@ -97,6 +100,12 @@ class Gate:
             raise ModelNotAllowed(
                 "Models or tokens are limited here, and of what goes this way neither is read; use another path."
             )
+
+    def check_path(self, identity: Identity, path: bytes) -> None:
+        """Raise ModelNotAllowed for a path that hands out credentials of the upstream's own, to somebody with a key of
+        ours: what is done with them goes by here."""
+        if identity.key is not None and path.startswith(_MINTS):
+            raise ModelNotAllowed("Keys of the upstream are not handed out here; open the session at this server.")
 
     @contextmanager
     def reading(self, identity: Identity) -> Iterator[None]:

@@ -8,6 +8,7 @@ read, the ticket is entered by who produces it, and each reader counts as one re
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from math import inf
 from typing import Final, Protocol
 
 import trio
@@ -16,13 +17,16 @@ from trioproxy.errors import ProxyError, QuotaExceeded, RateLimited, StateUnavai
 from trioproxy.policy.limits import EVERYTHING, Demand, Kind, Refusal, Scope, Standing
 from trioproxy.policy.price import Price, Prices
 from trioproxy.state.limits import Grant, LimitStore, LimitsUnavailable
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.exchange import HEDGE_LOST, Exchange
 from trioproxy.wire.headers import Headers
-from trioproxy.wire.measures import Estimate
+from trioproxy.wire.measures import BYTES_PER_TOKEN, Estimate
 from trioproxy.wire.rate_limit import fields
 
 SETTLE_S: Final = 1.0
 """How long the end of a request may wait for its accounts. What is not settled by then stays as it was estimated."""
+
+MOST_MONEY: Final = 10**18
+"""No request is settled with more, a million dollars: sums are counted in 64 bits."""
 
 _NEVER_SENT: Final = frozenset(
     {"upstream_connect_failed", "upstream_connect_timeout", "no_healthy_upstream", "overloaded", "model_not_allowed"}
@@ -81,7 +85,7 @@ class Ticket:
         self._estimate = estimate
         tokens = 0 if estimate is None else estimate.input + estimate.output
         money = 0 if estimate is None or price is None else price.of(estimate.input, estimate.output)
-        self._demand = Demand(requests=1, streams=1, tokens=tokens, money=money)
+        self._demand = Demand(requests=1, streams=1, tokens=tokens, money=min(money, MOST_MONEY))
         self.asks_usage = any(limits.needs_usage for _, limits in scopes)
 
     async def count(self) -> Headers:
@@ -97,7 +101,9 @@ class Ticket:
         if self._scopes or self._books.has_prices:
             # Pushed first: what is taken under way to a cancellation is settled too.
             stack.push_async_callback(self._settle, taken, exchange)
-        return await self._told(self._demand, taken)
+        told = await self._told(self._demand, taken)
+        exchange.permitted_at = trio.current_time()
+        return told
 
     async def _told(self, demand: Demand, taken: list[Grant] | None) -> Headers:
         if not self._scopes:
@@ -147,7 +153,7 @@ class Ticket:
         elif self._estimate is None or not _was_worked_at(exchange):
             return 0, 0
         else:
-            input_tokens, output_tokens, cached_tokens = self._estimate.input, exchange.events, 0
+            input_tokens, output_tokens, cached_tokens = self._estimate.input, self._seen(exchange), 0
             exchange.is_estimated = True
         beside = _tries_beside(exchange)
         if beside and self._estimate is not None:
@@ -156,7 +162,16 @@ class Ticket:
             exchange.is_estimated = True
         if price is not None:
             exchange.cost = price.of(input_tokens, output_tokens, cached_tokens)
-        return input_tokens + output_tokens, exchange.cost or 0
+        return input_tokens + output_tokens, min(exchange.cost or 0, MOST_MONEY)
+
+    def _seen(self, exchange: Exchange) -> int:
+        """The tokens of an answer, by what went by: a stream's events, else bytes. A whole answer that did not come to
+        its end is as long as it was reserved to be: nothing shows how much of it was made."""
+        if exchange.stream:
+            return exchange.events
+        if exchange.outcome == "finished":
+            return -(-exchange.bytes_out // BYTES_PER_TOKEN)
+        return 0 if self._estimate is None else self._estimate.output
 
 
 def _was_worked_at(exchange: Exchange) -> bool:
@@ -171,13 +186,15 @@ def _was_worked_at(exchange: Exchange) -> bool:
 
 def _was_refused(exchange: Exchange) -> bool:
     """Whether the last word of the upstreams was a status that is an error."""
-    result = exchange.tries[-1][1] if exchange.tries else ""
+    # The try that ended last; of those that ended at once, as of one that has not, the last one that began.
+    last = max(reversed(exchange.tries), key=lambda one: inf if one.ended is None else one.ended, default=None)
+    result = "" if last is None else last.result
     return result.isdigit() and int(result) >= 400
 
 
 def _tries_beside(exchange: Exchange) -> int:
     """How many other tries read the prompt too: those that were beaten by another one, or gone on with elsewhere."""
-    beaten = sum(result == "hedge_lost" for _, result in exchange.tries)
+    beaten = sum(one.result == HEDGE_LOST for one in exchange.tries)
     continued = exchange.notes.get("continued", 0)
     return beaten + (continued if isinstance(continued, int) else 0)
 

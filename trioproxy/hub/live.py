@@ -14,6 +14,7 @@ from trioproxy.errors import BadRequest, CancelReason, InternalError, PositionGo
 from trioproxy.policy import replay
 from trioproxy.policy.replay import Batch, Cursor, Replay, Slow
 from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.flow import CLIENT, PROXY
 from trioproxy.wire.headers import Headers
 
 
@@ -102,7 +103,9 @@ class LiveStream:
         It is not cut short by cancellation, only by `stop_waiting`: the events that came with this one follow it, and
         a log without them would have a gap."""
         if self.log.blockers(len(event)):
+            self.exchange.flow.turn(CLIENT, trio.current_time())
             await self._wait_for_room(len(event))
+            self.exchange.flow.turn(PROXY, trio.current_time())
             if not self.is_live:
                 return  # somebody else has ended it meanwhile
         self.log.append(event)

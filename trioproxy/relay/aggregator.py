@@ -8,8 +8,10 @@ import trio
 
 from trioproxy.errors import ProxyError, UpstreamProtocolError, UpstreamTruncated
 from trioproxy.relay.call import Call, Downstream
+from trioproxy.relay.heads import total_time
 from trioproxy.relay.pump import End, Follower, Piece, Pump
 from trioproxy.relay.shaper import ErrorInside
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire.fold import Fold
 from trioproxy.wire.headers import Headers
@@ -20,6 +22,8 @@ class Aggregator:
 
     def __init__(self, call: Call, attempt: Attempt, follower: Follower, pump: Pump, downstream: Downstream) -> None:
         self._fold = Fold(call.dialect)
+        self._exchange = call.exchange
+        self._flow = call.exchange.flow
         self._name = attempt.endpoint.name
         self._watch = follower.watch
         self._pump = pump
@@ -29,7 +33,10 @@ class Aggregator:
         """Read until the end and answer. Raises UpstreamFault or ErrorInside; then nothing went out."""
         is_last = False
         while not is_last:
+            self._flow.turn(UPSTREAM, trio.current_time())
             item = await channel.receive()
+            if self._flow.on == UPSTREAM:  # it was there already
+                self._flow.turn(PROXY, trio.current_time())
             if isinstance(item, End):
                 if item.fault is not None:
                     raise item.fault
@@ -45,9 +52,11 @@ class Aggregator:
         answer = self._fold.answer()
         if answer is None:
             raise UpstreamProtocolError(f"The upstream '{self._name}' sent a stream that no answer can be made of.")
-        self._downstream.head(status, [*headers, (b"content-length", b"%d" % len(answer))])
+        length = (b"content-length", b"%d" % len(answer))
+        self._downstream.head(status, [*headers, total_time(self._exchange), length])
         await self._downstream.finish(answer)
         if is_last:
+            self._flow.turn(UPSTREAM, trio.current_time())
             await self._pump.drained.wait()
 
     async def break_off(self, error: ProxyError) -> None:

@@ -45,7 +45,7 @@ class Call:
     """One request, read and understood. `target` is as the client wrote it, query and all; `headers` are those for the
     origin; `body` is held, or comes piece by piece; `json` is a held one's top level; `socket` is what an answer of 101
     is made with, where the client asked for one; `upstreams` are those that may be asked (None: all); `ticket` is what
-    it wants of the limits."""
+    it wants of the limits; `wants_timing`: the client is told, inside a stream, how it went."""
 
     method: str
     target: bytes
@@ -58,6 +58,7 @@ class Call:
     socket: "ClientSocket | None" = None
     upstreams: frozenset[str] | None = None
     ticket: "Ticket | None" = None
+    wants_timing: bool = False
 
 
 class Ticket(Protocol):
@@ -115,7 +116,8 @@ class Lifetime:
         whole: the scope whose deadline is the end of the request's whole time. It is not round the work, but round
             somebody's wait, who then stops the traffic.
         stopped: why `traffic` was cancelled, if it was.
-        break_send: ends a send that is stuck, which nothing but the end of the connection can.
+        break_send: ends a send that is stuck, which nothing but the end of the connection can, and the wait for the
+            rest of a body that is held.
     """
 
     __slots__ = ("break_send", "nursery", "stack", "stopped", "traffic", "whole")

@@ -11,6 +11,7 @@ import trio
 from trioproxy.errors import ProxyError
 from trioproxy.relay.call import Call, Downstream
 from trioproxy.relay.pump import End, Piece
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, is_encoded
@@ -36,7 +37,7 @@ class Copier:
 
     async def run(self, channel: trio.MemoryReceiveChannel[Piece | End], status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault while nothing of the body went out, so that it becomes a status."""
-        downstream = self._downstream
+        downstream, flow = self._downstream, self._call.exchange.flow
         item = await channel.receive()
         if isinstance(item, End) and item.fault is not None:
             raise item.fault
@@ -45,7 +46,10 @@ class Copier:
             if self._ending is not None:
                 self._ending.add(item.data)
             await downstream.send(item.data)
+            flow.turn(UPSTREAM, trio.current_time())
             item = await channel.receive()
+            if flow.on == UPSTREAM:  # it was there already
+                flow.turn(PROXY, trio.current_time())
         if item.fault is not None:
             self._attempt.note_fault(item.fault)
             await self.break_off(item.fault)

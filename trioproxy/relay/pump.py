@@ -15,10 +15,14 @@ import trio
 
 from trioproxy.errors import UpstreamErrorInStream, UpstreamFault, UpstreamFirstContentTimeout, UpstreamIdleTimeout
 from trioproxy.relay.call import Timing
+from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
+from trioproxy.telemetry.gaps import Gaps
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire.continuing import Transcript
 from trioproxy.wire.dialect import StreamWatch
 from trioproxy.wire.sse import Framer
+from trioproxy.wire.timing_filter import TimingFilter
 from trioproxy.wire.usage_filter import UsageFilter
 
 LINGER_S = 0.05
@@ -55,37 +59,49 @@ class End:
 class Follower:
     """What is known of an event stream: its borders (`framer`) and its meaning (`watch`). Written by the pump only.
 
-    `transcript` is there if the stream may be gone on with elsewhere, and `usage_filter` if its usage is not for the
-    client: they say what may be shown. `shows_all`: neither is there, and all is shown as it comes.
+    `transcript` is there if the stream may be gone on with elsewhere, `usage_filter` if its usage is not for the
+    client, and `timing_filter` if the client is told how it went: they say what may be shown. `shows_all`: none of them
+    is there, and all is shown as it comes.
     """
 
-    __slots__ = ("framer", "shows_all", "transcript", "usage_filter", "watch")
+    __slots__ = ("framer", "shows_all", "timing_filter", "transcript", "usage_filter", "watch")
 
     def __init__(
-        self, watch: StreamWatch, transcript: Transcript | None = None, usage_filter: UsageFilter | None = None
+        self,
+        watch: StreamWatch,
+        transcript: Transcript | None = None,
+        usage_filter: UsageFilter | None = None,
+        timing_filter: TimingFilter | None = None,
     ) -> None:
         self.watch = watch
         self.framer = Framer(watch, note_last=watch.note_last)
         self.transcript = transcript
         self.usage_filter = usage_filter
-        self.shows_all = transcript is None and usage_filter is None
+        self.timing_filter = timing_filter
+        self.shows_all = transcript is None and usage_filter is None and timing_filter is None
 
     def shown(self, data: bytes) -> bytes:
         """What may be shown now that these bytes have come."""
         if self.usage_filter is not None:
             data = self.usage_filter.feed(data)
-        return data if self.transcript is None else self.transcript.feed(data)
+        if self.transcript is not None:
+            data = self.transcript.feed(data)
+        return data if self.timing_filter is None else self.timing_filter.feed(data)
 
     def rest(self) -> bytes:
         """What is held and may be shown now, as no more comes."""
         data = b"" if self.usage_filter is None else self.usage_filter.finish()
-        if self.transcript is None:
-            return data
-        return (self.transcript.feed(data) if data else b"") + self.transcript.finish()
+        if self.transcript is not None:
+            data = (self.transcript.feed(data) if data else b"") + self.transcript.finish()
+        if self.timing_filter is not None:
+            data = (self.timing_filter.feed(data) if data else b"") + self.timing_filter.finish()
+        return data
 
     @property
     def shows_whole_events(self) -> bool:
         """What was shown so far ends at an event's border, whatever came; False if it need not."""
+        if self.timing_filter is not None and self.timing_filter.shows_whole_events:
+            return True
         if self.transcript is not None and self.transcript.shows_whole_events:
             return True
         return self.usage_filter is not None and self.usage_filter.shows_whole_events
@@ -104,10 +120,16 @@ class Pump:
         drained: set once the pump reads no more.
     """
 
-    def __init__(self, attempt: Attempt, follower: Follower | None, timing: Timing) -> None:
+    def __init__(self, attempt: Attempt, follower: Follower | None, timing: Timing, exchange: Exchange) -> None:
         self._attempt = attempt
         self._follower = follower
         self._timing = timing
+        self._exchange = exchange
+        self._flow = exchange.flow
+        if follower is not None and exchange.gaps is None:
+            exchange.gaps = Gaps()
+        self._gaps = exchange.gaps
+        self._events_before = exchange.events  # of other attempts, behind whose content this one goes on
         self._heard = inf  # since when no event has come, less the time we waited for the client; inf before the first
         self._read_at = 0.0
         self._events = 0
@@ -117,6 +139,11 @@ class Pump:
         self.first_content_at: float | None = None
         self.drained = trio.Event()
         self._scope = trio.CancelScope()
+
+    @property
+    def events(self) -> int:
+        """How many went by that may be shown, those of the attempts before this one among them."""
+        return self._events_before + (0 if self._follower is None else self._follower.events)
 
     def stop(self) -> None:
         """Pump no more: nobody takes it."""
@@ -155,6 +182,8 @@ class Pump:
                         return self._finish()
                     waiting = self._follow(data)
                     if waiting is None:
+                        if self._flow.on == PROXY:
+                            self._flow.turn(UPSTREAM, trio.current_time())
                         continue
                     await channel.send(waiting)
                     if waiting.is_last:
@@ -171,6 +200,8 @@ class Pump:
     def _follow(self, data: bytes) -> Piece | None:
         """What is to be handed over of the bytes that were read; None for nothing yet."""
         self._read_at = trio.current_time()
+        if self._flow.on == UPSTREAM:  # else it is the client that is waited for, whatever has come meanwhile
+            self._flow.turn(PROXY, self._read_at)
         follower = self._follower
         if follower is None:
             self._is_sooner = not self._has_content
@@ -234,11 +265,20 @@ class Pump:
     def _note_event(self, follower: Follower) -> None:
         """The time since the last event starts anew; comments and pieces of an unfinished event do not count."""
         self._is_sooner = self._events == 0 or follower.watch.saw_done
-        self._events = follower.framer.events
-        self._heard = self._read_at
+        events, exchange = follower.framer.events, self._exchange
+        assert self._gaps is not None
+        if self._events:
+            self._gaps.note(self._read_at - self._heard, events - self._events)
+        elif events > 1:
+            self._gaps.note(0.0, events - 1)
+        self._events = events
+        self._heard = exchange.last_event_at = self._read_at
+        exchange.events = self._events_before + follower.events
         if not self._has_content and follower.watch.saw_content and follower.watch.first_error is None:
             self._has_content = True
             self.first_content_at = self._read_at
+            if exchange.first_content_at is None:
+                exchange.first_content_at = self._read_at
             self._attempt.note_first_content(self._read_at)
 
     def _deadline(self) -> float:

@@ -10,15 +10,18 @@ from trioproxy.errors import CancelReason, ReaderTooSlow
 from trioproxy.hub.live import Head, LiveStream, Outcome, Subscription
 from trioproxy.policy.replay import Batch, Slow
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
+from trioproxy.relay.figures import timing_filter
+from trioproxy.relay.heads import head_time
 from trioproxy.relay.relay import refuse, stopped
 from trioproxy.relay.shaper import send_comment, send_error_event, send_heartbeat
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.wire.headers import Headers
 from trioproxy.wire.sse import Framer
 
 JOINED_BYTES = 65536
 """How much of what a reader lacks is written at once."""
 
-_OF_ONE_REQUEST = frozenset({b"x-request-id", b"x-trioproxy-request-id", b"x-trioproxy-stream"})
+_OF_ONE_REQUEST = frozenset({b"x-request-id", b"x-trioproxy-request-id", b"x-trioproxy-stream", b"server-timing"})
 
 
 async def read_stream(
@@ -73,12 +76,15 @@ class _Reading:
         self._joining = timing.joining()
         self._watch = call.dialect.watch()  # of what is written; looked at only where events are joined
         self._framer = Framer(self._watch)
+        self._timing_filter = timing_filter(call, stream.exchange) if call.wants_timing else None
         call.exchange.notes["stream_id"] = stream.id
 
     async def run(self) -> None:
         """Write until the end."""
         downstream, exchange = self._downstream, self._call.exchange
+        exchange.flow.turn(UPSTREAM, trio.current_time())
         head = await self._subscription.wait_head()
+        exchange.flow.turn(PROXY, trio.current_time())
         exchange.upstream = self._stream.exchange.upstream
         exchange.head_at = trio.current_time()
         downstream.head(head.status, self._fields(head))
@@ -97,7 +103,9 @@ class _Reading:
             # As in the shaper: one scope for many waits, which looks when it fires. A send is not cut short by it.
             with trio.CancelScope(deadline=self._due) as scope:
                 while True:
+                    exchange.flow.turn(UPSTREAM, trio.current_time())
                     await self._subscription.wait_news()
+                    exchange.flow.turn(PROXY, trio.current_time())
                     if await self._write_what_is_there():
                         return
                     if self._joining is not None:
@@ -126,6 +134,8 @@ class _Reading:
                     exchange.first_content_at = trio.current_time()
                 exchange.events += len(batch.events)
                 data = b"".join(self._numbered(batch) if self._has_ids else batch.events)
+                if self._timing_filter is not None:
+                    data = self._timing_filter.feed(data)
                 if self._joining is not None:
                     if self._holds(batch, data):
                         continue
@@ -199,4 +209,5 @@ class _Reading:
             *kept,
             (b"x-request-id", exchange.request_id.encode("ascii")),
             (b"x-trioproxy-stream", self._stream.id.encode("ascii")),
+            head_time(exchange, trio.current_time()),
         ]

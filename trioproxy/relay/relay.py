@@ -15,18 +15,21 @@ from trioproxy.errors import (
 from trioproxy.relay.aggregator import Aggregator
 from trioproxy.relay.call import Call, Downstream, Lifetime, Timing
 from trioproxy.relay.copier import Copier, tells_usage
+from trioproxy.relay.figures import timing_filter
 from trioproxy.relay.heads import error_head, event_stream_head, json_head, plain_head
 from trioproxy.relay.opening import Opening
 from trioproxy.relay.pump import End, Follower, Piece, Pump
 from trioproxy.relay.session import Session
 from trioproxy.relay.shaper import Cut, ErrorInside, Shaper
 from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.flow import PROXY, UPSTREAM, Flow
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.wire import render
 from trioproxy.wire.continuing import CONTINUED, Transcript
 from trioproxy.wire.dialect import Dialect
 from trioproxy.wire.headers import Headers, find, is_encoded, is_event_stream
+from trioproxy.wire.timing_filter import TimingFilter
 from trioproxy.wire.usage import usage_of
 from trioproxy.wire.usage_filter import UsageFilter
 
@@ -73,14 +76,14 @@ class _Tries:
         self.answer: Opening | Shaper | Copier | Aggregator | Session = opening
         may_continue = opening.may_continue and call.dialect in CONTINUED
         self._transcript = Transcript(call.dialect, call.json) if may_continue and call.json is not None else None
+        self._timing_filter: TimingFilter | None = None
         self._cut: UpstreamFault | None = None  # behind which the present attempt goes on
-        self._events = 0  # of the attempts before it
 
     async def make_one(self) -> bool:
         """Relay what the next attempt brings; True if that failed and another is to be made."""
         call, downstream = self._call, self._downstream
-        if self._cut is not None:
-            self._events = call.exchange.events
+        if self._cut is None:
+            call.exchange.events = 0  # a try before this one came to nothing that anybody saw
         attempt = self.attempt = await self._open()
         if call.socket is not None and attempt.status == 101:
             session = Session(call, call.socket, attempt, downstream, self._timing, self._lifetime)
@@ -91,14 +94,16 @@ class _Tries:
         if (whole := _whole(call, attempt)) is not None:
             if tells_usage(call, attempt):
                 call.exchange.usage = usage_of(whole, call.dialect)
-            downstream.head(attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole)))
+            downstream.head(
+                attempt.status, plain_head(call.exchange, attempt, length=b"%d" % len(whole), is_whole=True)
+            )
             await downstream.finish(whole)
             return False
-        follower = _follower(call, attempt, self._transcript)
-        pump = Pump(attempt, follower, self._timing)
+        follower = self._follow(attempt)
+        pump = Pump(attempt, follower, self._timing, call.exchange)
         self.answer, headers = self._answer(attempt, follower, pump)
         try:
-            await _pass_on(self.answer, pump, self._lifetime, attempt.status, headers)
+            await _pass_on(self.answer, pump, call.exchange.flow, self._lifetime, attempt.status, headers)
         except (ErrorInside, UpstreamFault) as failure:
             fault = _fault(failure.with_traceback(None), attempt)  # that holds this frame: a ring
             attempt.note_fault(fault)
@@ -114,12 +119,26 @@ class _Tries:
         finally:
             if follower is not None:
                 exchange = call.exchange
-                if exchange.first_content_at is None:
-                    exchange.first_content_at = pump.first_content_at
-                exchange.events = self._events + follower.events
+                exchange.events = pump.events
                 if tells_usage(call, attempt):
                     exchange.usage = attempt.usage or follower.watch.usage or exchange.usage
         return False
+
+    def _follow(self, attempt: Attempt) -> Follower | None:
+        """Who follows the event stream that an attempt brings; None for what is none, or cannot be looked at."""
+        call = self._call
+        if not _is_stream(attempt) or call.method == "HEAD":
+            return None
+        if is_encoded(attempt.headers):
+            call.exchange.notes["encoded_stream"] = True
+            return None
+        watch = call.dialect.watch()
+        if not call.wants_timing or attempt.is_to_be_folded:
+            self._timing_filter = None
+        elif self._cut is None or self._timing_filter is None:
+            self._timing_filter = timing_filter(call, call.exchange, watch)
+        usage_filter = UsageFilter() if attempt.has_asked_usage else None
+        return Follower(watch, self._transcript, usage_filter, self._timing_filter)
 
     async def _open(self) -> Attempt:
         try:
@@ -167,15 +186,17 @@ class _Tries:
 
 
 async def _pass_on(
-    answer: Shaper | Copier | Aggregator, pump: Pump, lifetime: Lifetime, status: int, headers: Headers
+    answer: Shaper | Copier | Aggregator, pump: Pump, flow: Flow, lifetime: Lifetime, status: int, headers: Headers
 ) -> None:
     """Let the pump read and the answer be written, until one of them has come to its end."""
+    flow.turn(UPSTREAM, trio.current_time())
     sender, receiver = trio.open_memory_channel[Piece | End](0)
     lifetime.nursery.start_soon(pump.run, sender)
     try:
         await answer.run(receiver, status, headers)
     finally:
         pump.stop()
+        flow.turn(PROXY, trio.current_time())
 
 
 def _fault(failure: ErrorInside | UpstreamFault, attempt: Attempt) -> UpstreamFault:
@@ -199,7 +220,7 @@ def stopped(reason: CancelReason) -> ProxyError:
             return UpstreamTotalTimeout("The request took longer than it may take in all.")
         case CancelReason.DRAIN:
             return Draining("This server is going down; send the request again.")
-        case CancelReason.STOPPED:
+        case CancelReason.STOPPED | CancelReason.ADMIN:
             return StreamStopped("This stream was stopped.")
         case _:
             return InternalError("The request was stopped.")
@@ -215,15 +236,6 @@ def _whole(call: Call, attempt: Attempt) -> bytes | None:
 def _is_stream(attempt: Attempt) -> bool:
     """Whether the answer is an event stream that has to end with its dialect's terminal; an error's body has not."""
     return attempt.status < 300 and is_event_stream(attempt.headers)
-
-
-def _follower(call: Call, attempt: Attempt, transcript: Transcript | None) -> Follower | None:
-    if not _is_stream(attempt) or call.method == "HEAD":
-        return None
-    if is_encoded(attempt.headers):
-        call.exchange.notes["encoded_stream"] = True
-        return None
-    return Follower(call.dialect.watch(), transcript, UsageFilter() if attempt.has_asked_usage else None)
 
 
 async def _answer_error_inside(call: Call, attempt: Attempt, downstream: Downstream, data: bytes) -> None:

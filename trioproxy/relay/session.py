@@ -21,6 +21,7 @@ from trioproxy.errors import (
 )
 from trioproxy.relay.call import Call, ClientSocket, Downstream, Lifetime, Timing
 from trioproxy.relay.heads import switched_head
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.origin_socket import OriginSocket, socket_of
 from trioproxy.wire.messages import FAILED, GOING_AWAY, RESTARTS, TOO_LARGE, VANISHED, Close, Message
@@ -96,10 +97,12 @@ class Session:
         await self._part_from_origin(Close(GOING_AWAY if stops else failed))
 
     async def _downwards(self) -> None:
-        """From the origin to the client."""
-        exchange = self._exchange
+        """From the origin to the client. Whoever is silent, it counts as the origin's turn."""
+        exchange, flow = self._exchange, self._exchange.flow
         while True:
+            flow.turn(UPSTREAM, trio.current_time())
             said = await self._origin.receive()
+            flow.turn(PROXY, trio.current_time())
             if isinstance(said, Close):
                 break
             await self._client.send(said)

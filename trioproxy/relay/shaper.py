@@ -13,6 +13,7 @@ import trio
 from trioproxy.errors import ProxyError, UpstreamFault, UpstreamTruncated
 from trioproxy.relay.call import Call, Downstream, Timing
 from trioproxy.relay.pump import End, Follower, Piece, Pump
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.wire import render
 from trioproxy.wire.headers import Headers
@@ -71,6 +72,7 @@ class Shaper:
         self._at_border = True
         self._waits_for_content = waits_for_content
         self._joining = timing.joining()
+        self._waits = call.exchange.flow
 
     async def run(self, channel: Channel, status: int, headers: Headers) -> None:
         """Relay until the end. Raises UpstreamFault or ErrorInside while no head went out; afterwards every fault is
@@ -79,6 +81,7 @@ class Shaper:
         item: Piece | End = Piece(b"", at_border=True)
         if not self._downstream.has_head:
             item = await self._hold(channel)
+            self._waits.turn(PROXY, trio.current_time())
             self._downstream.head(status, headers)
         if not isinstance(item, End):
             item = await self._flow(channel, item)
@@ -86,6 +89,7 @@ class Shaper:
             await self._end(item)
         else:
             await self._downstream.finish(self._behind_held(item.data))
+            self._waits.turn(UPSTREAM, trio.current_time())
             await self._pump.drained.wait()
 
     async def break_off(self, error: ProxyError) -> None:
@@ -105,6 +109,7 @@ class Shaper:
         held = Piece(b"", at_border=True)
         with trio.CancelScope(deadline=self._attempt.answered + self._timing.commit_after_s):
             while not self._is_enough and len(held.data) <= MAX_HELD_BYTES:
+                self._waits.turn(UPSTREAM, trio.current_time())
                 item = await channel.receive()
                 if isinstance(item, End):
                     return self._end_without_event(item, held)
@@ -139,26 +144,31 @@ class Shaper:
 
     async def _flow(self, channel: Channel, item: Piece) -> Piece | End:
         """Relay pieces until the last one, which is returned unsent, or the end."""
-        downstream, joining = self._downstream, self._joining
+        downstream, joining, flow = self._downstream, self._joining, self._waits
         if item.is_last:
             return item
         if item.data or not downstream.has_head:
             await downstream.send(item.data)
             self._at_border = item.at_border
             self._quiet_since = trio.current_time()
+        flow.turn(UPSTREAM, trio.current_time())
         while True:
             # As in the pump: one scope for many pieces, which looks when it fires. A send is not cut short by it.
             with trio.CancelScope(deadline=self._due) as scope:
                 while True:
                     next_item = await channel.receive()
+                    if flow.on == UPSTREAM:  # it was there already
+                        flow.turn(PROXY, trio.current_time())
                     if isinstance(next_item, End) or next_item.is_last:
                         return next_item
                     if next_item.may_wait and self._holds(next_item):
                         scope.deadline = min(scope.deadline, self._due)
+                        flow.turn(UPSTREAM, trio.current_time())
                         continue
                     await downstream.send(next_item.data if joining is None else joining.take(next_item.data))
                     self._at_border = next_item.at_border
                     self._quiet_since = trio.current_time()
+                    flow.turn(UPSTREAM, self._quiet_since)
             await self._keep_alive()
 
     @property
@@ -232,8 +242,13 @@ LOST = b": lost "
 
 async def send_comment(text: bytes, call: Call, downstream: Downstream, line_end: bytes = b"\n") -> None:
     """Write a comment that says something; the stream has to stand at a border."""
+    await downstream.send(comment(text, call, line_end))
+
+
+def comment(text: bytes, call: Call, line_end: bytes = b"\n") -> bytes:
+    """A comment that says something, as this client can take it."""
     is_old_go = _OLD_GO.match(call.user_agent) is not None
-    await downstream.send(b": " + text + line_end + (b"" if is_old_go else line_end))
+    return b": " + text + line_end + (b"" if is_old_go else line_end)
 
 
 async def send_error_event(

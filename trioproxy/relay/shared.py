@@ -162,7 +162,7 @@ def _start(
     exchange = call.exchange.beginning(trio.current_time())
     exchange.endpoint = call.dialect.value  # the client may have asked by another path
     return studio.hub.start(
-        partial(_produce, replace(call, exchange=exchange), studio, timing),
+        partial(_produce, replace(call, exchange=exchange, wants_timing=False), studio, timing),
         exchange,
         caller=caller,
         share_key=key,

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.record import Record
 
 MAX_WAITING_LINES = 10_000
 _BATCH_LINES = 500
@@ -49,9 +49,9 @@ class AccessLog:
         if not self._is_off:
             self._thread.start()
 
-    def exchange(self, exchange: Exchange) -> None:
+    def exchange(self, record: Record) -> None:
         """Log one exchange. Never waits."""
-        self.put("exchange", exchange.line())
+        self.put("exchange", record.line())
 
     def put(self, event: str, fields: dict[str, Any]) -> None:
         """Log a line. Never waits; drops and counts when too many lines wait."""

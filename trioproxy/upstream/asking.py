@@ -3,13 +3,15 @@ attempt. Called by `course`, which decides who is asked.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from math import inf
 
 import trio
 
 from trioproxy.errors import (
     NoHealthyUpstream,
+    ProxyError,
     UpstreamFault,
     UpstreamFirstContentTimeout,
     UpstreamIdleTimeout,
@@ -19,14 +21,17 @@ from trioproxy.errors import (
 from trioproxy.policy.breaker import Outcome
 from trioproxy.policy.hedge import Hedge
 from trioproxy.policy.retry import retry_after_s
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.exchange import Exchange, Trying
+from trioproxy.telemetry.flow import PROXY, UPSTREAM
 from trioproxy.upstream.attempt import Attempt, open_attempt
+from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.request import Clocks, Form, OnceBody, OriginRequest
 from trioproxy.upstream.stay import Stay, outcome_of
 from trioproxy.upstream.way import Target, Way
 from trioproxy.wire import render
 from trioproxy.wire.headers import is_encoded, is_event_stream
 from trioproxy.wire.sse import Framer
+from trioproxy.wire.trace_context import with_context
 from trioproxy.wire.unfold import unfold
 from trioproxy.wire.usage import usage_of
 
@@ -46,6 +51,20 @@ class Asker:
         self._exchange = exchange
         self._clocks = clocks
         self._nursery = nursery
+        self._asked = 0  # how many origins it is waited for: two in a race
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """It is waited for an origin meanwhile."""
+        flow = self._exchange.flow
+        self._asked += 1
+        flow.turn(UPSTREAM, trio.current_time())
+        try:
+            yield
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                flow.turn(PROXY, trio.current_time())
 
     @property
     def body(self) -> bytes | AsyncIterator[bytes]:
@@ -57,18 +76,38 @@ class Asker:
         return not isinstance(self.body, OnceBody) or not self.body.is_begun
 
     async def ask(
-        self, target: Target, way: Way, *, model: str | None, form: Form, is_canary: bool, hedge: Hedge | None
+        self,
+        target: Target,
+        way: Way,
+        trying: Trying,
+        *,
+        model: str | None,
+        form: Form,
+        is_canary: bool,
+        hedge: Hedge | None,
     ) -> Attempt:
         """An origin that has answered, whatever its status. Raises UpstreamFault, NoHealthyUpstream or Overloaded. If
-        cancelled, nothing is held."""
-        endpoint, clocks = target.endpoint, self._clocks
+        cancelled, nothing is held. `trying` is in the record from when there is a place at the endpoint."""
+        endpoint = target.endpoint
         stay = await self._enter(target, way, is_canary, hedge)
-        self._exchange.upstream = endpoint.name
-        self._exchange.attempts += 1
+        self._exchange.begin_try(trying, trio.current_time())
+        try:
+            with self.waiting():
+                return await self._ask(endpoint, stay, trying, model, form)
+        except BaseException as error:
+            trying.ended = trio.current_time()
+            if isinstance(error, ProxyError):
+                trying.result = type(error).code  # of the class: an origin's own words come from no closed set
+            raise
+
+    async def _ask(self, endpoint: Endpoint, stay: Stay, trying: Trying, model: str | None, form: Form) -> Attempt:
+        clocks = self._clocks
         try:
             asks_usage = self.request.asks_usage or endpoint.asks_usage
             options = self.request.options_with_usage() if asks_usage and form is Form.AS_ASKED else None
             body, headers = self.request.dressed(model, form, options)
+            if trying.span is not None:
+                headers = with_context(headers, trying.span)
             attempt = await open_attempt(
                 endpoint,
                 self.request.method,
@@ -79,6 +118,7 @@ class Asker:
                 connect_s=clocks.connect_s,
                 head_s=clocks.head_s,
                 nursery=self._nursery,
+                trying=trying,
             )
         except UpstreamFault:
             stay.note(Outcome.FAULT)
@@ -99,6 +139,7 @@ class Asker:
         except BaseException:
             attempt.close()
             raise
+        trying.result = str(attempt.status)
         return attempt
 
     async def wait_for_content(self, attempt: Attempt) -> None:
@@ -106,6 +147,10 @@ class Asker:
         counts. Raises UpstreamFault if none comes. If cancelled, what was read is kept."""
         if is_encoded(attempt.headers):
             return
+        with self.waiting():
+            await self._read_to_content(attempt)
+
+    async def _read_to_content(self, attempt: Attempt) -> None:
         name, clocks = attempt.endpoint.name, self._clocks
         watch = self.request.dialect.watch()
         framer = Framer(watch)

@@ -13,6 +13,7 @@ import trio
 
 from trioproxy.errors import UpstreamErrorInStream, UpstreamFault, UpstreamHeadTimeout, UpstreamProtocolError
 from trioproxy.policy.breaker import Outcome
+from trioproxy.telemetry.exchange import Trying
 from trioproxy.telemetry.tally import Tally
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.faults import fault_before_head, fault_in_body
@@ -35,6 +36,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         stay: what the try holds at its endpoint, let go of with the connection.
         is_to_be_folded: it is a stream, and the client is to get a whole answer of it.
         model: what the model is called there, as far as that is known.
+        trying: what becomes of the try, if somebody wants to know.
         has_asked_usage: it was asked for the stream's usage, and the client did not ask for that.
         usage: what the whole answer told of which this stream was made.
     """
@@ -53,6 +55,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         "started",
         "status",
         "stay",
+        "trying",
         "usage",
     )
 
@@ -71,6 +74,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         self.has_asked_usage = False
         self.usage: Usage | None = None
         self.stay: Stay | None = None
+        self.trying: Trying | None = None
         self._tally: Tally | None = endpoint.attempts
         self._tally.open_one()
 
@@ -85,6 +89,8 @@ class Attempt(AbstractContextManager["Attempt"]):
         if self._tally is not None:
             self._tally.release_one()
             self._tally = None
+            if self.trying is not None:
+                self.trying.ended = trio.current_time()
         if self.stay is not None:
             self.stay.leave()
             self.stay = None
@@ -93,6 +99,8 @@ class Attempt(AbstractContextManager["Attempt"]):
         """The first content is here; only the first time counts."""
         if self.stay is not None:
             self.stay.note_first_content(now)
+        if self.trying is not None and self.trying.first_content is None:
+            self.trying.first_content = now
 
     def note_fault(self, fault: UpstreamFault) -> None:
         """What became of the answer behind its head."""
@@ -207,9 +215,11 @@ async def open_attempt(
     connect_s: float,
     head_s: float,
     nursery: trio.Nursery,
+    trying: Trying | None = None,
 ) -> Attempt:
     """Send a request and wait for the origin's head; redirects are answers like any other. A new connection may take
     `connect_s` seconds, the head `head_s`, both from the start; each piece of a body in pieces restarts the head's.
+    What becomes of it is noted in `trying`.
 
     Raises UpstreamFault, Overloaded for want of a socket, or what a streamed body's source raised. If cancelled, the
     connection is closed. The caller puts the attempt on its exit stack before it awaits anything.
@@ -221,10 +231,19 @@ async def open_attempt(
             endpoint.url,
             headers=endpoint.dress(headers, key),
             stream=_stream(body, scope, head_s),
-            extensions={"target": target, "timeout": {"connect": connect_s}, "nursery": nursery},
+            extensions={
+                "target": target,
+                "timeout": {"connect": connect_s},
+                "nursery": nursery,
+                "note_connected": None if trying is None else trying.note_connected,
+            },
         )
         try:
-            return Attempt(endpoint, await endpoint.transport.handle_async_request(request), started)
+            attempt = Attempt(endpoint, await endpoint.transport.handle_async_request(request), started)
         except httpx.TransportError as error:
             raise fault_before_head(error, endpoint.name) from error
+        if trying is not None:
+            attempt.trying = trying
+            trying.head = attempt.answered
+        return attempt
     raise UpstreamHeadTimeout(f"The upstream '{endpoint.name}' did not begin to answer within {head_s:g} s.")

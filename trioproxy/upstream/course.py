@@ -17,7 +17,8 @@ from trioproxy.errors import ModelNotAllowed, NoHealthyUpstream, Overloaded, Pro
 from trioproxy.policy.error_class import ErrorClass, blames, class_of_answer, class_of_fault
 from trioproxy.policy.plan import lot
 from trioproxy.policy.retry import Progress, decide, progress_before_head, should_retry
-from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.exchange import CANCELLED, HEDGE_LOST, Exchange, Trying
+from trioproxy.telemetry.flow import PROXY
 from trioproxy.upstream.asking import Asker, no_healthy_upstream
 from trioproxy.upstream.attempt import Attempt
 from trioproxy.upstream.dispatch import Dispatcher
@@ -231,9 +232,7 @@ class Course:
         hedge = self._way.hedge
         delay_s = hedge.delay() if hedge is not None and self.may_hedge and self._has_other else None
         if delay_s is None:
-            attempt = await self._ask(index)
-            self._exchange.note_try(attempt.endpoint.name, str(attempt.status))
-            return attempt
+            return await self._ask(index, self._trying(index))
         race = Race()
         attempt = await race.run(
             partial(self._ask_for_content, index, race, on_head, is_first=True),
@@ -241,8 +240,6 @@ class Course:
             delay_s,
         )
         self._exchange.upstream = attempt.endpoint.name
-        if attempt.status < 400:
-            self._exchange.note_try(attempt.endpoint.name, str(attempt.status))
         return attempt
 
     def _hedged(self, race: Race, on_head: OnHead) -> Ask | None:
@@ -256,30 +253,28 @@ class Course:
 
     async def _ask_for_content(self, index: int, race: Race, on_head: OnHead, *, is_first: bool) -> Attempt:
         """A try in a race: it is there with its first content, not with its head."""
-        name = self._targets[index].endpoint.name
+        trying = self._trying(index)
         started = trio.current_time()
         try:
-            attempt = await self._ask(index, learns=is_first)
+            attempt = await self._ask(index, trying, learns=is_first)
             try:
                 if attempt.status < 300 and is_event_stream(attempt.headers):
                     on_head(attempt.answered)
                     await self._asker.wait_for_content(attempt)
             except UpstreamFault as fault:
-                self._exchange.note_try(name, fault.code)
+                trying.result = type(fault).code  # as in `asking`
                 attempt.close()
                 raise
             except BaseException:
                 attempt.close()
                 raise
         except trio.Cancelled:
-            self._exchange.note_try(name, "hedge_lost" if race.is_decided else "cancelled")
+            trying.result = HEDGE_LOST if race.is_decided else CANCELLED
             if race.is_decided:
                 self._note_lost(index, trio.current_time() - started, is_first=is_first)
             raise
-        if attempt.status >= 400:
-            self._exchange.note_try(name, str(attempt.status))
-        elif race.is_decided:  # by another one, in the same moment
-            self._exchange.note_try(name, "hedge_lost")
+        if attempt.status < 400 and race.is_decided:  # by another one, in the same moment
+            trying.result = HEDGE_LOST
         return attempt
 
     def _note_lost(self, index: int, took_s: float, *, is_first: bool) -> None:
@@ -291,24 +286,24 @@ class Course:
         if way.canary is not None:
             way.canary.state.note(is_canary=index == self._canary, is_error=False, first_content_s=took_s)
 
-    async def _ask(self, index: int, *, learns: bool = True) -> Attempt:
+    def _trying(self, index: int) -> Trying:
+        target = self._targets[index]
+        return Trying(target.endpoint.name, target.model or self._model)
+
+    async def _ask(self, index: int, trying: Trying, *, learns: bool = True) -> Attempt:
         """A try. `learns`: how long its first content takes counts for when a try is late."""
         self._tries += 1
         target = self._targets[index]
-        model = target.model or (self._model if self._is_renamed else None)
-        try:
-            attempt = await self._asker.ask(
-                target,
-                self._way,
-                model=model,
-                form=self._form(target),
-                is_canary=index == self._canary,
-                hedge=self._way.hedge if learns else None,
-            )
-        except UpstreamFault as fault:
-            self._exchange.note_try(target.endpoint.name, fault.code)
-            raise
-        attempt.model = target.model or self._model
+        attempt = await self._asker.ask(
+            target,
+            self._way,
+            trying,
+            model=target.model or (self._model if self._is_renamed else None),
+            form=self._form(target),
+            is_canary=index == self._canary,
+            hedge=self._way.hedge if learns else None,
+        )
+        attempt.model = trying.model
         return attempt
 
     def _form(self, target: Target) -> Form:
@@ -347,6 +342,7 @@ class Course:
             if wait_s:
                 if attempt is not None:
                     attempt.close()
+                self._exchange.flow.turn(PROXY, trio.current_time())
                 await trio.sleep(wait_s)
             return True
         return self._falls_back(failure, attempt)
@@ -390,4 +386,5 @@ class Course:
     async def _read_error(self, attempt: Attempt) -> None:
         """Read an error's body where it decides about the fallback; it is passed on all the same."""
         if self._may_fall_back or self._may_ask_whole:
-            await attempt.read_ahead()
+            with self._asker.waiting():
+                await attempt.read_ahead()

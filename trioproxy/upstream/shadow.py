@@ -12,6 +12,8 @@ import trio
 
 from trioproxy.errors import CancelReason, ProxyError, UpstreamErrorInStream, UpstreamTotalTimeout, UpstreamTruncated
 from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.flow import UPSTREAM
+from trioproxy.telemetry.record import Record
 from trioproxy.upstream.attempt import Attempt, open_attempt
 from trioproxy.upstream.request import Clocks, Form, OriginRequest
 from trioproxy.upstream.way import ShadowTarget
@@ -29,7 +31,7 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 class Shadows:
     """The copies under way. `note` is given the record of each when it is over; `left_out` counts those not made."""
 
-    def __init__(self, note: Callable[[Exchange], None], guard: Guard) -> None:
+    def __init__(self, note: Callable[[Record], None], guard: Guard) -> None:
         self._note = note
         self._guard = guard
         self._nursery: trio.Nursery | None = None
@@ -91,6 +93,7 @@ class Shadows:
         clocks: Clocks,
         deadline: float,
     ) -> None:
+        record.flow.turn(UPSTREAM, trio.current_time())
         try:
             with trio.CancelScope(deadline=deadline) as scope:
                 await self._run_one(nursery, shadow, request, record, clocks)
@@ -104,8 +107,7 @@ class Shadows:
         finally:
             shadow.under_way -= 1
             self._held_bytes -= record.bytes_in
-            record.ended = trio.current_time()
-            self._note(record)
+            self._note(record.close(trio.current_time()))
 
     @staticmethod
     async def _run_one(

@@ -8,6 +8,7 @@ left out: cancelling a stream would not stop the origin's work.
 Extensions that it reads from a request:
     target: the raw request target, bytes (httpx.URL would rewrite it).
     timeout: {"connect": seconds}, as in httpx; covers name look-up, TCP, an outbound proxy and TLS.
+    note_connected: told when the connection is there, trio's clock.
     nursery: where a body that is not sent at once is sent from, while the answer is awaited. Without it the body is
         sent first and the answer read afterwards.
 """
@@ -170,6 +171,8 @@ class TrioTransport(httpx.AsyncBaseTransport):
         origin = origin_of(request.url)
         timeout = request.extensions.get("timeout", {}).get("connect")
         connection = self._pool.take(origin) or await self._connect(origin, inf if timeout is None else timeout)
+        if (note_connected := request.extensions.get("note_connected")) is not None:
+            note_connected(trio.current_time())
         upload: Upload | None = None
         try:
             connection.begin(request.method, may_upgrade="upgrade" in request.headers)

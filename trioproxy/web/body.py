@@ -7,6 +7,7 @@ import trio
 
 from trioproxy.errors import ClientGone, RequestTimeout, RequestTooLarge
 from trioproxy.telemetry.exchange import Exchange
+from trioproxy.telemetry.flow import CLIENT
 from trioproxy.wire.headers import Headers
 
 
@@ -22,6 +23,7 @@ class RequestBody(AsyncIterator[bytes]):
         self._receive = receive
         self._exchange = exchange
         self._max_bytes = 0
+        self._reading: trio.CancelScope | None = None
         self.content_length = content_length
         self.is_complete = False
 
@@ -36,7 +38,7 @@ class RequestBody(AsyncIterator[bytes]):
 
     async def __anext__(self) -> bytes:
         while not self.is_complete:
-            message = await self._receive()
+            message = await self._wait()
             if message["type"] != "http.request":
                 raise ClientGone("The client left before it had sent the whole request.")
             piece: bytes = message["body"]
@@ -44,16 +46,34 @@ class RequestBody(AsyncIterator[bytes]):
             if self._exchange.bytes_in > self._max_bytes:
                 raise self._too_large()
             self.is_complete = not message["more_body"]
+            if self.is_complete:
+                self._exchange.read_at = trio.current_time()
             if piece:
                 return piece
         raise StopAsyncIteration
 
+    async def _wait(self) -> Any:
+        """What the server got next; it is waited for the client meanwhile."""
+        flow = self._exchange.flow
+        waited_for = flow.on
+        flow.turn(CLIENT, trio.current_time())
+        try:
+            return await self._receive()
+        finally:
+            if flow.on == CLIENT:
+                flow.turn(waited_for, trio.current_time())
+
     async def read(self, deadline: float) -> bytes:
-        """The whole body. Raises RequestTimeout if it is not here at the deadline (trio's clock)."""
-        with trio.move_on_at(deadline):
+        """The whole body. Raises RequestTimeout if it is not here at the deadline (trio's clock), or at a `stop`."""
+        with trio.move_on_at(deadline) as self._reading:
             pieces = [piece async for piece in self]
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         raise RequestTimeout("The request's body did not arrive in time.")
+
+    def stop(self) -> None:
+        """Let nobody wait for the rest of it any more."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"The request body is larger than the {self._max_bytes} bytes that are allowed here.")

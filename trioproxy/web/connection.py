@@ -75,6 +75,7 @@ class Incoming:
             client=client_address(peer, self.headers, trusted) if peer is not None and trusted else peer,
             endpoint=self.dialect.value,
         )
+        self.departure.flow = self.exchange.flow
         self.identity = Identity()
         self.body = RequestBody(receive, find(self.headers, b"content-length"), self.exchange)
         self.answer = ClientAnswer(send, self.exchange)
@@ -137,13 +138,15 @@ class RequestConnection(TrioASGIHTTPConnection):
         service: Desk = self.app.service  # type: ignore[attr-defined]
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             incoming = Incoming(self.scope, receive, send, service.trusted_proxies)
+            if service.tracer is not None:
+                incoming.exchange.trace = service.tracer.begin(incoming.raw_path, incoming.headers)
             incoming.answer.told = service.visitors.answer_fields(incoming.headers)
             lifetime = incoming.lifetime = Lifetime(
-                nursery, stack, partial(_break_send, incoming.answer, incoming.socket, incoming.departure)
+                nursery, stack, partial(_free, incoming.body, incoming.answer, incoming.socket, incoming.departure)
             )
             self.scope["extensions"][KEY] = incoming  # type: ignore[assignment]
             stack.callback(self._record, service, incoming)
-            service.begin(lifetime)
+            service.begin(lifetime, incoming.exchange)
             lifetime.end_at(incoming.exchange.accepted + service.timing.total_s)
             nursery.start_soon(self._watch, incoming)
             try:
@@ -192,8 +195,10 @@ class RequestConnection(TrioASGIHTTPConnection):
         service.end(incoming.lifetime, incoming.exchange)
 
 
-def _break_send(answer: ClientAnswer, socket: ClientSocket | None, departure: Any) -> None:
-    """End a send that is stuck. It holds no more than that takes: a ring would be left to the garbage collector."""
+def _free(body: RequestBody, answer: ClientAnswer, socket: ClientSocket | None, departure: Any) -> None:
+    """Wait for no more of a request's body, and end a send that is stuck. It holds no more than that takes: a ring
+    would be left to the garbage collector."""
+    body.stop()
     if answer.is_sending or (socket is not None and socket.is_sending):
         departure.abort()
 
