@@ -167,3 +167,13 @@ def test_what_means_nothing_at_the_gate_is_told() -> None:
     assert given(usage="ask", dialect="anthropic") == [
         "upstream[0].usage: means nothing with this dialect, whose streams always tell their usage"
     ]
+
+
+def test_headers_for_a_collector_need_one() -> None:
+    def told(**telemetry: object) -> list[str]:
+        return warnings(Config.model_validate({"upstream": [{"base_url": "http://a"}], "telemetry": telemetry}))
+
+    assert told(otlp_endpoint="http://a:4318", otlp_headers={"x-key": "k"}) == told() == []
+    assert told(otlp_headers={"x-key": "k"}) == [
+        "telemetry.otlp_headers: means nothing without otlp_endpoint, nobody is sent anything"
+    ]

@@ -15,10 +15,10 @@ from trioproxy.config.schema import (
     Drain,
     Server,
     Stream,
-    Telemetry,
 )
 from trioproxy.config.secrets import Secret, Wrong, resolve
 from trioproxy.config.section import is_loopback, split_bind
+from trioproxy.config.telemetry import Telemetry
 from trioproxy.config.upstream import Upstream
 from trioproxy.config.warnings import warnings
 

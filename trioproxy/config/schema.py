@@ -9,7 +9,6 @@ configuration file, or at the working directory when there is none.
 """
 
 import ipaddress
-import os
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -33,6 +32,7 @@ from trioproxy.config.section import (
     is_loopback,
     split_bind,
 )
+from trioproxy.config.telemetry import Telemetry
 from trioproxy.config.upstream import Upstream
 
 KIB: Final = 1024
@@ -103,22 +103,6 @@ def _host_name(value: object) -> str:
     if not isinstance(value, str) or not is_host(value):
         raise Wrong("is not a host", expected, got(value))
     return value.lower()
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
-
-
-def _access_log(value: object, info: ValidationInfo) -> str:
-    expected = '"-" (standard output), "off", or the path of a file in a folder that exists'
-    if not isinstance(value, str):
-        raise Wrong("is not text", expected, got(value))
-    if value in ("-", "off"):
-        return value
-    path = surroundings(info).directory / value
-    if value == "" or "\0" in value or _is_folder(path) or not _is_folder(path.parent):
-        raise Wrong("is no place for a log", expected, got(value))
-    return str(path)
 
 
 def _upstream_list(value: object) -> object:
@@ -226,14 +210,6 @@ class Drain(Section):
     )
     timeout_s: SecondsFromZero = Field(
         default=30.0, description="How long open streams may go on at a stop, in seconds."
-    )
-
-
-class Telemetry(Section):
-    """`[telemetry]`: what the proxy tells about itself."""
-
-    access_log: Annotated[str, BeforeValidator(_access_log)] = Field(
-        default="-", description="Where the access log goes: - for standard output, off, or a file's path."
     )
 
 

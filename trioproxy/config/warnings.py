@@ -16,7 +16,7 @@ def warnings(config: Config, file_keys: Sequence[Key] | None = None, *, now: dat
     keys = [(f"key[{number}]", key) for number, key in enumerate(config.key)]
     keys += [(f"{config.gate.keys_file}: key[{number}]", key) for number, key in enumerate(file_keys or ())]
     gate = (*_keys_of_no_use(keys, now or datetime.now(UTC)), *_without_prices(config, keys), *_idle_in_gate(config))
-    return [*idle, *_shadowed_globs(config), *_idle_keys_of_streams(config), *gate]
+    return [*idle, *_shadowed_globs(config), *_idle_keys_of_streams(config), *gate, *_idle_in_telemetry(config)]
 
 
 def _idle_keys_of_upstreams(config: Config) -> Iterator[str]:
@@ -115,3 +115,8 @@ def _idle_in_gate(config: Config) -> Iterator[str]:
             found = f"price[{by[0]}].model = {shortened(by[1])} comes before it"
             yield f"price[{number}].model: {shortened(price.model)} is never reached, {found}"
         earlier.append((number, price.model))
+
+
+def _idle_in_telemetry(config: Config) -> Iterator[str]:
+    if config.telemetry.otlp_headers and config.telemetry.otlp_endpoint is None:
+        yield "telemetry.otlp_headers: means nothing without otlp_endpoint, nobody is sent anything"
