@@ -70,6 +70,7 @@ class CancelReason(StrEnum):
     HEDGE_LOST = "hedge_lost"
     ABANDONED = "abandoned"
     STOPPED = "stopped"
+    ADMIN = "stopped_by_admin"
     DRAIN = "drain"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trioproxy.server.sockets import BACKLOG, SlotSockets, bind
+from trioproxy.server.sockets import BACKLOG, SlotSockets, authority, bind
 
 
 @pytest.fixture
@@ -70,3 +70,18 @@ def test_what_is_closed_is_free_again(slots: SlotSockets) -> None:
     slots.close()
     with bind("127.0.0.1", slots.port):
         pass
+
+
+@pytest.mark.parametrize(
+    ("host", "here", "says"),
+    [
+        ("127.0.0.1", None, "127.0.0.1:80"),
+        ("127.0.0.1", "proxy", "127.0.0.1:80"),
+        ("::1", None, "[::1]:80"),
+        ("0.0.0.0", None, "0.0.0.0:80"),
+        ("0.0.0.0", "proxy.example", "proxy.example:80"),
+        ("::", "fe80::1", "[fe80::1]:80"),
+    ],
+)
+def test_an_address_as_it_stands_in_a_url(host: str, here: str | None, says: str) -> None:
+    assert authority(host, 80, here) == says

@@ -7,9 +7,11 @@ import trio.testing
 
 from trioproxy.config import load
 from trioproxy.policy.breaker import Outcome
+from trioproxy.policy.canary import Canary, CanaryRules
 from trioproxy.server.upstreams import merged, told
 from trioproxy.upstream.endpoint import Endpoint
 from trioproxy.upstream.pool import Pool
+from trioproxy.upstream.way import CanaryTarget, Target
 
 KEYS = [(b"authorization", b"Bearer sk-one"), (b"authorization", b"Bearer sk-two")]
 
@@ -27,7 +29,7 @@ def fail_often(endpoint: Endpoint, now: float) -> None:
 
 async def test_a_worker_tells_what_its_upstreams_do(autojump_clock: trio.testing.MockClock) -> None:
     paid = endpoint()
-    assert told({"paid": paid}, 0.0)["paid"] == {
+    assert told({"paid": paid}, {}, 0.0)["paid"] == {
         "breaker": "closed",
         "ejected_s": 0.0,
         "healthy": True,
@@ -35,6 +37,7 @@ async def test_a_worker_tells_what_its_upstreams_do(autojump_clock: trio.testing
         "waiting": 0,
         "first_content_s": None,
         "usable_keys": 2,
+        "canaries": [],
     }
     paid.first_content.note(0.25, 0.0)
     paid.keys.note(0, 401, None, 0.0)
@@ -45,13 +48,13 @@ async def test_a_worker_tells_what_its_upstreams_do(autojump_clock: trio.testing
         for _ in range(3):
             nursery.start_soon(paid.slots.take)
         await trio.testing.wait_all_tasks_blocked()
-        figures = told({"paid": paid}, 2.0)["paid"]
+        figures = told({"paid": paid}, {}, 2.0)["paid"]
         assert (figures["in_flight"], figures["waiting"]) == (1, 2)
         assert (figures["first_content_s"], figures["usable_keys"]) == (0.25, 1)
         assert (figures["breaker"], figures["ejected_s"], figures["healthy"]) == ("open", 3.0, False)
         for _ in range(3):
             paid.slots.give_back()
-    figures = told({"paid": paid}, 6.0)["paid"]
+    figures = told({"paid": paid}, {}, 6.0)["paid"]
     assert (figures["breaker"], figures["ejected_s"], figures["waiting"]) == ("half_open", 0.0, 0)
 
 
@@ -64,6 +67,7 @@ def of_worker(**other: Any) -> dict[str, Any]:
         "waiting": 2,
         "first_content_s": 0.5,
         "usable_keys": 2,
+        "canaries": [],
         **other,
     }
 
@@ -89,12 +93,34 @@ def test_of_what_workers_differ_in_the_worst_is_shown_and_requests_are_added() -
         "waiting": 8,
         "first_content_s": 0.75,
         "keys": {"total": 2, "usable": 1},
+        "canaries": [],
     }
     assert [(one["worker"], one["pid"], one["breaker"]) for one in paid["workers"]] == [
         (0, 10, "open"),
         (1, 11, "half_open"),
         (2, 12, "closed"),
     ]
+
+
+async def test_a_worker_tells_the_canaries_of_an_upstream(autojump_clock: trio.testing.MockClock) -> None:
+    paid, other = endpoint(), endpoint()
+    canaries = {
+        1: CanaryTarget(Target(paid), Canary(CanaryRules(share=0.02))),
+        3: CanaryTarget(Target(paid, "new"), Canary(CanaryRules(share=0.123456))),
+        4: CanaryTarget(Target(other), Canary(CanaryRules())),
+    }
+    assert told({"paid": paid}, canaries, 0.0)["paid"]["canaries"] == [
+        {"route": 1, "target": "paid", "share": 0.02},
+        {"route": 3, "target": "paid/new", "share": 0.1235},
+    ]
+
+
+def test_a_canary_s_share_is_that_of_all_workers_together() -> None:
+    def with_share(share: float) -> dict[str, Any]:
+        return {"paid": of_worker(canaries=[{"route": 2, "target": "paid/new", "share": share}])}
+
+    [paid] = merged(CONFIG, [(0, 1, with_share(0.02)), (1, 2, with_share(0.01))], [with_share(0.5)])
+    assert paid["canaries"] == [{"route": 2, "target": "paid/new", "share": 0.015}]
 
 
 def test_one_worker_to_which_it_is_ill_is_enough() -> None:

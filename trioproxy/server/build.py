@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from math import inf
 from secrets import token_bytes
 from time import time
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -27,19 +27,21 @@ from trioproxy.policy.retry import RetryRules
 from trioproxy.policy.routing import Routes
 from trioproxy.relay.call import Timing
 from trioproxy.server import backpressure
+from trioproxy.server.board import Board
 from trioproxy.server.connection import Limits
-from trioproxy.server.gate import gate_of, virtual_keys
+from trioproxy.server.gate import gate_of, spent, virtual_keys
 from trioproxy.server.listener import Listener
 from trioproxy.server.upstreams import told
 from trioproxy.state.limits import LimitStore
 from trioproxy.state.limits_memory import MemoryLimits
 from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
-from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.load import Load, open_descriptors, resident_bytes
-from trioproxy.telemetry.metrics import Family, Metrics, state, states
+from trioproxy.telemetry.metrics import OPENED, RELEASED, Family, Metrics, state, states
+from trioproxy.telemetry.record import Record
 from trioproxy.telemetry.tally import Tally
 from trioproxy.telemetry.task_tree import task_tree
+from trioproxy.telemetry.tracer import Tracer
 from trioproxy.upstream.connect import OpenTcp, open_tcp
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.endpoint import Endpoint
@@ -54,6 +56,10 @@ from trioproxy.web.app import ProxyApp
 from trioproxy.web.connection import render_crash
 from trioproxy.web.service import Service, Sharing
 from trioproxy.web.visitors import Visitors
+from trioproxy.wire.live_table import told_as_text
+
+SLOW_QUESTIONS: Final = frozenset({"streams", "spent"})
+"""Those that `House.answer_slowly` answers."""
 
 
 class House:
@@ -69,13 +75,18 @@ class House:
         limits: LimitStore | None = None,
         keys: Sequence[Key] | None = None,
         token_secret: bytes | None = None,
+        tracer: Tracer | None = None,
         wall_clock: Callable[[], float] = time,
+        admin: str | None = None,
     ) -> None:
         """`store` is where all replicas look for streams; None: there is no other. `limits` is where limits are
         counted; None: in this process's memory, and nowhere else. `keys` are the virtual keys; None: those of the
-        configuration, if any. `token_secret` is that of all workers; None: one of its own. Raises OSError."""
+        configuration, if any. `token_secret` is that of all workers; None: one of its own. `tracer` is who makes spans;
+        None: nobody does. `admin` is where the admin address really is, whose pages may come; None:
+        as configured. Raises OSError."""
         self.config = config
         self.log = log
+        self.tracer = tracer
         send_structlog_to(log)
         self.pool = Pool()
         self.attempts = Tally()
@@ -89,7 +100,10 @@ class House:
         self.shadows = Shadows(self._note_shadow, self._guard)
         self.hub = Hub(self._guard, _hub_bounds(config))
         self.replicas = None if store is None else Replicas(self.hub, store)
-        ways = _ways(config, self.endpoints)
+        everywhere = [Target(endpoint) for endpoint in self.endpoints.values()]
+        of_routes = [_way(route, self.endpoints, everywhere) for route in config.route]
+        self.canaries = {place: way.canary for place, way in enumerate(of_routes) if way.canary is not None}
+        ways = Routes([(one.models, way) for one, way in zip(config.route, of_routes, strict=True)], Way(everywhere))
         dispatcher = Dispatcher(list(self.endpoints.values()), ways, self.shadows)
         self.limits = MemoryLimits(None, wall_clock=wall_clock) if limits is None else limits
         self.gate = gate_of(config, self.limits, self.metrics, ways, wall_clock)
@@ -115,8 +129,10 @@ class House:
             max_upload_bytes=config.server.max_upload_bytes,
             trusted_proxies=tuple(ip_network(network) for network in config.server.trusted_proxies),
             token_secret=(token_secret or token_bytes(32)) if _have_keys(config) else None,
-            visitors=_visitors(config),
+            visitors=_visitors(config, config.admin.bind if admin is None else admin),
+            tracer=tracer,
         )
+        self.board = Board(self.service.live, self.service.produced, self.service.recent)
         self.app = ProxyApp(self.service)
         self.listener = Listener(
             self.app,
@@ -149,23 +165,35 @@ class House:
     async def _guard(self, run: Callable[[], Awaitable[None]]) -> None:
         await self.listener.barrier.run_job(run)
 
-    def _note_shadow(self, record: Exchange) -> None:
+    def _note_shadow(self, record: Record) -> None:
         self.log.put("shadow", record.line())
         self.metrics.shadow(record)
 
-    def answer(self, what: str) -> Any:
-        """Answer a question of the supervisor's: "alive", "metrics", "upstreams", "backpressure" or "resources"."""
+    def answer(self, what: str, **said: Any) -> Any:
+        """Answer a question of the supervisor's that needs no time: "alive", "metrics", "upstreams", "backpressure",
+        "resources", "stream" (`id`) or "stop" (`id`, `reason`)."""
         match what:
             case "alive":
                 return True
             case "metrics":
                 return list(self._families())
             case "upstreams":
-                return told(self.endpoints, trio.current_time())
+                return told(self.endpoints, self.canaries, trio.current_time())
             case "backpressure":
                 return backpressure.told(self.hub)
+            case "stream":
+                return self.board.shown(said["id"])
+            case "stop":
+                return self.board.stop(said["id"], said["reason"])
             case _:
                 return self._resources()
+
+    async def answer_slowly(self, what: str, **said: Any) -> Any:
+        """Answer one that may take its time: "streams" (`after`, see `board`), or "spent": what the limits of all keys
+        and of everything come to. If cancelled, nothing has happened."""
+        if what == "streams":
+            return told_as_text(await self.board.told(said["after"]))
+        return await spent(self.gate)
 
     def _tallies(self) -> dict[str, Tally]:
         return {
@@ -197,8 +225,8 @@ class House:
         yield from self.metrics.families()
         opened = {name: float(tally.opened) for name, tally in tallies.items()}
         released = {name: float(tally.released) for name, tally in tallies.items()}
-        yield states("trioproxy_opened", "What was opened, by kind.", opened, "resource", "counter")
-        yield states("trioproxy_released", "What was released again, by kind.", released, "resource", "counter")
+        yield states(OPENED, "What was opened, by kind.", opened, "resource", "counter")
+        yield states(RELEASED, "What was released again, by kind.", released, "resource", "counter")
         streams = {name: float(one.slots.taken) for name, one in self.endpoints.items()}
         now = trio.current_time()
         breakers = {name: float(one.breaker.state(now) is not State.CLOSED) for name, one in self.endpoints.items()}
@@ -210,6 +238,8 @@ class House:
         yield state("trioproxy_tasks", "Tasks that are alive.", trio.lowlevel.current_statistics().tasks_living)
         yield state("trioproxy_crashes", "Crashes that were caught.", self.listener.barrier.crashes, "counter")
         yield state("trioproxy_log_lines_dropped", "Log lines that were lost.", self.log.dropped, "counter")
+        spans = 0 if self.tracer is None else self.tracer.dropped
+        yield state("trioproxy_spans_dropped", "Spans that were lost.", spans, "counter")
 
 
 def _have_keys(config: Config) -> bool:
@@ -217,11 +247,11 @@ def _have_keys(config: Config) -> bool:
     return any(upstream.api_key for upstream in config.upstream)
 
 
-def _visitors(config: Config) -> Visitors:
+def _visitors(config: Config, admin: str) -> Visitors:
     """Who may come to the data address. Pages of the admin address are our own."""
     are_local = [is_loopback(split_bind(bind)[0]) for bind in config.server.bind]
     hosts = frozenset(host.rstrip(".") for host in config.server.hosts)
-    origins = [*config.cors.origins, *_admin_origins(config.admin.bind, hosts)]
+    origins = [*config.cors.origins, *_admin_origins(admin, hosts)]
     return Visitors(
         is_local=all(are_local),
         is_partly_local=any(are_local),
@@ -351,13 +381,6 @@ def _health_check(upstream: Upstream) -> HealthCheck | None:
     if upstream.health == "chat":
         return HealthCheck(upstream.health_interval_s, model=upstream.health_model)
     return HealthCheck(upstream.health_interval_s, path=upstream.health)
-
-
-def _ways(config: Config, endpoints: Mapping[str, Endpoint]) -> Routes[Way]:
-    """The way of each route, and the one of all other requests: every upstream, in file order."""
-    everywhere = [Target(endpoint) for endpoint in endpoints.values()]
-    ways = [(route.models, _way(route, endpoints, everywhere)) for route in config.route]
-    return Routes(ways, Way(everywhere))
 
 
 def _way(route: Route, endpoints: Mapping[str, Endpoint], everywhere: list[Target]) -> Way:

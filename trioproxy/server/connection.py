@@ -29,6 +29,7 @@ from trioproxy.net.tls import TlsStream, end_tls
 from trioproxy.server.barrier import CrashBarrier
 from trioproxy.server.inbox import Inbox
 from trioproxy.server.protocol import Protocol
+from trioproxy.telemetry.flow import CLIENT
 
 Address = tuple[str, int] | None
 
@@ -208,6 +209,19 @@ class ClientConnection(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _write_slowly(self, rest: memoryview) -> None:
+        flow = self.protocol.stream.inbox.flow if self.protocol.stream is not None else None
+        if flow is None:
+            await self._wait_to_write(rest)
+            return
+        waited_for = flow.on
+        flow.turn(CLIENT, trio.current_time())
+        try:
+            await self._wait_to_write(rest)
+        finally:
+            if flow.on == CLIENT:
+                flow.turn(waited_for, trio.current_time())
+
+    async def _wait_to_write(self, rest: memoryview) -> None:
         self._is_stuck = True
         while rest:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._client_stall_s) as stall:

@@ -38,7 +38,7 @@ _LONGEST_PAUSE_S = 10.0
 _HEALTHY_S = 30.0
 """A worker that lived for so long died of something else than its start: the pause begins anew."""
 _MAX_FAILED_STARTS = 5
-_SPARE_S = 0.8
+_SPARE_S = 1.3
 """How long behind its own deadline a worker that was told to end is waited for, before it is killed."""
 
 log = structlog.get_logger()
@@ -67,6 +67,7 @@ class Worker:
         command: Sequence[str],
         secret: bytes,
         keys: str,
+        admin: str | None,
     ) -> None:
         self.slot = slot
         self.ready = trio.Event()
@@ -91,6 +92,7 @@ class Worker:
             "sockets": numbers,
             "secret": secret.hex(),
             "keys": keys,
+            "admin": admin,
         }
         self._keys = keys
         self._other_keys = trio.Event()
@@ -134,11 +136,11 @@ class Worker:
         self._keys = keys
         self._other_keys.set()
 
-    async def ask(self, what: str) -> Any:
-        """What it answers to a question, or None if it does not."""
+    async def ask(self, what: str, **said: Any) -> Any:
+        """What it answers to a question, or None if it does not. `said` is what the question needs."""
         if not self.ready.is_set() or not self.is_alive:
             return None
-        answer = await self._questions.ask(what, _ANSWER_S)
+        answer = await self._questions.ask(what, _ANSWER_S, **said)
         if what == "metrics" and answer is not None:
             self.last = answer
         return answer
@@ -212,10 +214,12 @@ class Crew:
         command: Sequence[str] = WORKER,
         secret: bytes = b"",
         keys: tuple[Key, ...] | None = None,
+        admin: str | None = None,
     ) -> None:
         """`sockets` holds each slot's, which listen once all workers are ready; `on_end` is called with every worker
         that has ended. `secret` makes one worker's tokens good at all others; empty: at none of them. `keys` are the
-        virtual keys; None: there are none, and clients' own credentials go through."""
+        virtual keys; None: there are none, and clients' own credentials go through. `admin` is where the admin address
+        is, whose pages may come; None: nowhere."""
         self.config = config
         self.workers: dict[int, Worker] = {}
         self.restarts = 0
@@ -224,6 +228,7 @@ class Crew:
         self._command = command
         self._secret = secret
         self._keys = _packed(keys)
+        self._admin = admin
         self._leaving = trio.Event()
         self._is_up = False
         self._failed_starts = 0
@@ -257,12 +262,12 @@ class Crew:
         for worker in self.workers.values():
             worker.take_keys(self._keys)
 
-    async def ask(self, what: str) -> list[tuple[Worker, Any]]:
+    async def ask(self, what: str, **said: Any) -> list[tuple[Worker, Any]]:
         """The answers of those workers that answer."""
         answers: list[tuple[Worker, Any]] = []
 
         async def ask_one(worker: Worker) -> None:
-            answer = await worker.ask(what)
+            answer = await worker.ask(what, **said)
             if answer is not None:
                 answers.append((worker, answer))
 
@@ -318,7 +323,16 @@ class Crew:
     async def _live(self, slot: int, on_ready: Callable[[], None]) -> tuple[Worker | None, str]:
         """One worker's life: the worker, None if no process could be started, and what it ended of."""
         try:
-            worker = Worker(slot, self.config, self._sockets[slot], on_ready, self._command, self._secret, self._keys)
+            worker = Worker(
+                slot,
+                self.config,
+                self._sockets[slot],
+                on_ready,
+                self._command,
+                self._secret,
+                self._keys,
+                self._admin,
+            )
         except OSError as error:
             return None, f"no process can be started: {error.strerror}"
         self.workers[slot] = worker

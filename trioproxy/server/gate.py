@@ -11,14 +11,20 @@ from trioproxy.gate.keys import VirtualKey
 from trioproxy.gate.plugin import load_plugin
 from trioproxy.gate.rules import RequestRules
 from trioproxy.gate.ticket import Books, GateCounts
-from trioproxy.policy.limits import Kind, Limits
-from trioproxy.policy.price import Price, Prices, dearest
+from trioproxy.policy.limits import EVERYTHING, Kind, Limits, Scope
+from trioproxy.policy.price import Price, Prices, dearest, dollars
 from trioproxy.policy.routing import Routes
-from trioproxy.state.limits import LimitStore
+from trioproxy.state.limits import LimitStore, LimitsUnavailable
 from trioproxy.upstream.way import Way
 from trioproxy.wire.measures import Bounds
 
+MAX_SPENT = 1000
+"""Of so many keys it is told what they have used."""
 _MILLION = 10**6
+
+Spent = dict[str, dict[str, int | str]]
+"""By a key's name, or `EVERYTHING`, what was used of each of its limits that counts more than a minute; money as text,
+in dollars. A scope that is not there is not limited, or not known."""
 
 
 def gate_of(
@@ -57,6 +63,28 @@ def _virtual_key(key: Key) -> VirtualKey:
         expires=inf if key.expires is None else key.expires.timestamp(),
         revoked=inf if key.revoked is None else key.revoked.timestamp(),
     )
+
+
+async def spent(gate: Gate) -> Spent:
+    """What was used of the limits of the first keys and of everything; of kinds that cannot be counted now nothing is
+    told."""
+    keys = [] if gate.keys is None else gate.keys.by_name.values()
+    limited = [(key.name, key.limits) for key in keys if key.limits.kinds]
+    scopes: list[Scope] = [(EVERYTHING, gate.limits), *limited[:MAX_SPENT]]
+    try:
+        found = await gate.books.store.spent(scopes)
+    except LimitsUnavailable as lost:
+        rest = [(name, limits.without(lost.kinds)) for name, limits in scopes]
+        try:
+            found = await gate.books.store.spent(rest)
+        except LimitsUnavailable:
+            return {}
+    return {name: dict(_told(limit, used) for limit, used in of_scope.items()) for name, of_scope in found.items()}
+
+
+def _told(limit: str, used: int) -> tuple[str, int | str]:
+    is_money = limit.startswith("money_")
+    return (limit.replace("money_", "usd_"), dollars(used)) if is_money else (limit, used)
 
 
 def _limits(limits: KeyLimits) -> Limits:

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from trioproxy.errors import CancelReason, Deadline, ProxyError, RequestTimeout
+from trioproxy.telemetry.flow import Flow
 
 Message = dict[str, Any]
 
@@ -30,6 +31,7 @@ class Inbox:
         reason: why the connection went, a `CancelReason`'s value; valid once `gone` is set.
         abort: closes the connection at once, by a reset.
         client_stall_s: how long the client may leave bytes of its answer unread, where this request's route says so.
+        flow: of the request, where it is noted that it waits for its client.
         fault: what ended the body before its end, if anything did.
         waiting_bytes: body bytes received and not taken.
         gone: set once the client has left, or the connection was closed under the request.
@@ -45,6 +47,7 @@ class Inbox:
         "abort",
         "client_stall_s",
         "fault",
+        "flow",
         "gone",
         "reason",
         "taken",
@@ -61,6 +64,7 @@ class Inbox:
         self._is_whole = False
         self.client_stall_s: float | None = None
         self.fault: ProxyError | None = None
+        self.flow: Flow | None = None
         self.reason = CancelReason.CLIENT_GONE.value
         self._messages: deque[Message] = deque()
         self._arrived = trio.Event()

@@ -105,8 +105,8 @@ class Questions:
         self._waiting: dict[int, tuple[trio.Event, list[Any]]] = {}
         self._is_given_up = False
 
-    async def ask(self, what: str, timeout_s: float = inf) -> Any:
-        """The answer, or None if none came in time or the other side is gone."""
+    async def ask(self, what: str, timeout_s: float = inf, **said: Any) -> Any:
+        """The answer, or None if none came in time or the other side is gone. `said` is what the question needs."""
         if self._is_given_up:
             return None
         self._next += 1
@@ -115,7 +115,7 @@ class Questions:
         self._waiting[number] = (arrived, box)
         try:
             with trio.move_on_after(timeout_s):
-                await self._link.send({"ask": what, "number": number})
+                await self._link.send({"ask": what, "number": number, "said": said})
                 await arrived.wait()
         finally:
             del self._waiting[number]

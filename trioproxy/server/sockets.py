@@ -11,6 +11,13 @@ import socket
 from trioproxy.net.tcp import guard_against_vanished_peers
 
 BACKLOG = 4096
+_ANYWHERE = ("0.0.0.0", "::")
+
+
+def authority(host: str, port: int, here: str | None = None) -> str:
+    """An address as it stands in a URL; one that means any of this machine's is called `here`, if that is given."""
+    name = here if here is not None and host in _ANYWHERE else host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def bind(host: str, port: int, *, shared: bool = False, listens: bool = True) -> socket.socket:

@@ -9,20 +9,24 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import version
 from secrets import token_bytes
+from time import time
 from typing import Any
 
 import structlog
 import trio
 
-from trioproxy.config import Config, has_proven, split_bind
+from trioproxy.config import Config, has_proven, show, split_bind
 from trioproxy.errors import ConfigError
 from trioproxy.server.admin import AdminHouse
 from trioproxy.server.backpressure import merged as merged_backpressure
 from trioproxy.server.crew import Crew, Worker, WorkerFailed
+from trioproxy.server.keys_told import told_keys
 from trioproxy.server.keys_watch import Keys, KeysWatch, find_keys
 from trioproxy.server.link import Order
-from trioproxy.server.sockets import SlotSockets
+from trioproxy.server.live_table import LiveTable
+from trioproxy.server.sockets import SlotSockets, authority
 from trioproxy.server.upstreams import merged
 from trioproxy.server.worker import SUPERVISORS_SIGNALS, allow_descriptors
 from trioproxy.telemetry.access_log import AccessLog, send_structlog_to
@@ -61,6 +65,7 @@ class Supervisor:
         self._refused_reloads = 0
         self._nursery: trio.Nursery
         self._admin = admin
+        self.live_table = LiveTable(self._workers)
         self._admin_house = None if admin is None else AdminHouse(config, self)
         try:
             self._current = self._crew_for(config, found.keys)
@@ -97,6 +102,7 @@ class Supervisor:
                         await self._nursery.start(self._run_crew, self._current)
                     if self._admin is not None and self._admin_house is not None:
                         self._nursery.start_soon(self._admin_house.serve, self._admin)
+                        self._nursery.start_soon(self.live_table.run)
                     if self._order is Order.SERVE:
                         self._say_listening()
                         on_ready()
@@ -154,6 +160,43 @@ class Supervisor:
         answers = [pair for crew in list(self._crews) for pair in await crew.ask("backpressure")]
         return merged_backpressure([(worker.slot, worker.pid, answer) for worker, answer in answers])
 
+    async def stream(self, row_id: str) -> dict[str, Any]:
+        """One request, live or lately ended, with its tries and its timeline; empty if nobody has it."""
+        for slot, answer in await self._ask_all("stream", id=row_id):
+            if answer:
+                found: dict[str, Any] = answer
+                found["stream"]["worker"] = slot
+                return found
+        return {}
+
+    async def stop_stream(self, row_id: str, reason: str) -> int:
+        """Stop a request, or a stream for all its readers. Returns how many there were."""
+        stopped: int = sum(answer for _, answer in await self._ask_all("stop", id=row_id, reason=reason))
+        if stopped:
+            log.info("stopped by an operator", id=row_id, reason=reason or None)
+        return stopped
+
+    async def keys(self) -> dict[str, Any]:
+        """The virtual keys, and what was used of their limits."""
+        # What one worker tells holds for all: where there are several they count in one place.
+        answers = await self._current.ask("spent")
+        return told_keys(self._current.config, self._keys.keys, answers[0][1] if answers else {}, time())
+
+    def config(self) -> dict[str, str]:
+        """The configuration in force as `toml`, secrets masked, and the program's `version`."""
+        return {"toml": show(self._current.config), "version": version("trioproxy")}
+
+    def data_urls(self, host: str) -> list[str]:
+        """Where clients find the data address; `host` is what this machine is called by who asks."""
+        scheme = "http" if self._current.config.server.tls is None else "https"
+        return [f"{scheme}://{authority(one, port, host)}" for one, port in self.addresses]
+
+    def _workers(self) -> list[Worker]:
+        return [worker for crew in self._crews for worker in crew.workers.values()]
+
+    async def _ask_all(self, what: str, **said: Any) -> list[tuple[int, Any]]:
+        return [(worker.slot, answer) for crew in list(self._crews) for worker, answer in await crew.ask(what, **said)]
+
     async def _reload(self, proven: str | None) -> list[str]:
         if self._order is not Order.SERVE:
             return ["the service is stopping"]
@@ -197,7 +240,15 @@ class Supervisor:
             [one for place in places for one in self._sockets[place].for_worker(slot, workers)]
             for slot in range(workers)
         ]
-        return Crew(config, sockets, self._note_end, secret=self._secret, keys=keys)
+        admin = self.admin_address
+        return Crew(
+            config,
+            sockets,
+            self._note_end,
+            secret=self._secret,
+            keys=keys,
+            admin="off" if admin is None else authority(*admin),
+        )
 
     def _give_keys(self, keys: Keys) -> None:
         """To those that drain too: a key that was revoked is of no use there either."""

@@ -7,6 +7,7 @@ from typing import Any
 from trioproxy.config import Config, Upstream
 from trioproxy.policy.breaker import State
 from trioproxy.upstream.endpoint import Endpoint
+from trioproxy.upstream.way import CanaryTarget
 
 _BADNESS = [state.value for state in (State.CLOSED, State.HALF_OPEN, State.OPEN)]
 
@@ -14,12 +15,13 @@ Told = dict[str, dict[str, Any]]
 """What one worker tells: by the upstream's name, by the figure's name."""
 
 
-def told(endpoints: Mapping[str, Endpoint], now: float) -> Told:
-    """What a worker tells of its upstreams. `now` is trio's clock."""
-    return {name: _told(endpoint, now) for name, endpoint in endpoints.items()}
+def told(endpoints: Mapping[str, Endpoint], canaries: Mapping[int, CanaryTarget], now: float) -> Told:
+    """What a worker tells of its upstreams; `canaries` are those of the routes by their place in the configuration.
+    `now` is trio's clock."""
+    return {name: _told(endpoint, canaries, now) for name, endpoint in endpoints.items()}
 
 
-def _told(endpoint: Endpoint, now: float) -> dict[str, Any]:
+def _told(endpoint: Endpoint, canaries: Mapping[int, CanaryTarget], now: float) -> dict[str, Any]:
     until = endpoint.breaker.eject_until
     first_content_s = endpoint.first_content.value(now)
     return {
@@ -30,6 +32,11 @@ def _told(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "waiting": endpoint.slots.waiting,
         "first_content_s": None if first_content_s is None else round(first_content_s, 4),
         "usable_keys": endpoint.keys.usable(now),
+        "canaries": [
+            {"route": route, "target": canary.target.name, "share": round(canary.state.share, 4)}
+            for route, canary in canaries.items()
+            if canary.target.endpoint is endpoint
+        ],
     }
 
 
@@ -71,5 +78,14 @@ def _merged(
             "total": len(upstream.api_key),
             "usable": min((one["usable_keys"] for one in by_worker), default=None),
         },
+        "canaries": _canaries([one["canaries"] for one in by_worker]),
         "workers": [{"worker": slot, "pid": pid, **one} for slot, pid, one in sorted(current, key=lambda one: one[:2])],
     }
+
+
+def _canaries(by_worker: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The routes' canaries here: all workers have the same, each with a share of its own, and get as many requests."""
+    return [
+        {**same[0], "share": round(sum(one["share"] for one in same) / len(same), 4)}
+        for same in zip(*by_worker, strict=True)
+    ]

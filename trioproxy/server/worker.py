@@ -21,17 +21,22 @@ import trio
 from trioproxy.errors import CancelReason
 from trioproxy.gate.keys import VirtualKey
 from trioproxy.net.tcp import TcpStream
-from trioproxy.server.build import House
+from trioproxy.server.build import SLOW_QUESTIONS, House
 from trioproxy.server.gate import virtual_keys
-from trioproxy.server.link import Link, Order, Orders
+from trioproxy.server.link import Link, Message, Order, Orders
 from trioproxy.server.store import limit_store_of, store_of
+from trioproxy.server.tracer import tracer_of
 from trioproxy.telemetry.access_log import AccessLog
 
 SUPERVISORS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
 _GRACE_S = 0.4
 """How long connections get for their last words once their requests were stopped."""
+_SLOW_ANSWER_S = 2.0
+"""How long an answer may take that is not at hand; the supervisor waits for a second."""
+_LAST_SPANS_S = 0.5
 _LAST_LINES_S = 0.2
-"""How long the log gets to write what waits: a blocked pipe does not keep the process."""
+"""How long what waits gets to be sent, and to be written: a slow collector or a blocked pipe does not keep the
+process."""
 
 log = structlog.get_logger()
 
@@ -61,6 +66,8 @@ async def _serve_for_supervisor(end: socket.socket) -> None:
             store=store_of(config),
             limits=limit_store_of(config),
             keys=_unpacked(setup["keys"]),
+            tracer=tracer_of(config),
+            admin=setup["admin"],
         )
     except OSError as error:
         await link.send({"failed": f"cannot start: {error}"})
@@ -99,6 +106,8 @@ async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> N
     Limits are kept round everything else: the last requests are settled when that ends.
     """
     house.log.start()
+    if house.tracer is not None:
+        house.tracer.start()
     orders = Orders()
     door = _Door()
     try:
@@ -116,6 +125,8 @@ async def serve(house: House, sockets: Sequence[socket.socket], link: Link) -> N
             accounts.cancel_scope.cancel(reason=CancelReason.DRAIN.value)
     finally:
         house.pool.close_nowait()
+        if house.tracer is not None:
+            house.tracer.stop(_LAST_SPANS_S)
         house.log.stop(_LAST_LINES_S)
 
 
@@ -143,17 +154,30 @@ async def _accept(
 
 async def _listen_to(link: Link, house: House, orders: Orders) -> None:
     """Take orders and keys, and answer questions, until the supervisor is gone: nobody is left to serve for then."""
-    while (message := await link.receive()) is not None:
-        if "order" in message:
-            orders.give(Order(message["order"]))
-        elif "keys" in message:
-            # In a thread: a hundred thousand keys take seconds, and streams go on meanwhile.
-            house.gate.take_keys(await trio.to_thread.run_sync(_virtual_keys, message["keys"]))
-        else:
-            # Sent from here, so that no figures go out behind later ones.
-            await link.send({"answer": message["number"], "value": house.answer(message["ask"])})
-    orders.is_orphan = True
-    orders.give(Order.DRAIN)
+    async with trio.open_nursery() as nursery:
+        while (message := await link.receive()) is not None:
+            if "order" in message:
+                orders.give(Order(message["order"]))
+            elif "keys" in message:
+                # In a thread: a hundred thousand keys take seconds, and streams go on meanwhile.
+                house.gate.take_keys(await trio.to_thread.run_sync(_virtual_keys, message["keys"]))
+            elif message["ask"] in SLOW_QUESTIONS:
+                # No order waits behind it: it may ask a store that does not answer.
+                nursery.start_soon(_answer_slowly, link, house, message)
+            else:
+                # Sent from here, so that no figures go out behind later ones.
+                await link.send({"answer": message["number"], "value": house.answer(message["ask"], **message["said"])})
+        orders.is_orphan = True
+        orders.give(Order.DRAIN)
+        nursery.cancel_scope.cancel()
+
+
+async def _answer_slowly(link: Link, house: House, message: Message) -> None:
+    value: Any = None
+    with trio.move_on_after(_SLOW_ANSWER_S):
+        value = await house.answer_slowly(message["ask"], **message["said"])
+    # One that came too late is not waited for any more; the line must not break in the middle of it.
+    await link.send({"answer": message["number"], "value": value})
 
 
 async def _drain_when_told(house: House, orders: Orders, door: _Door) -> None:

@@ -26,7 +26,8 @@ from trioproxy.wire.target import RELAYED, check_path
 
 _API = "/v1/"
 _BELOW_API = "/v1/<path:rest>"
-_STREAM = streams.PREFIX + "<id>"
+_ID = "<id>"
+_STREAM = streams.PREFIX + _ID
 _ANYTHING = "/<path:rest>"
 
 D = TypeVar("D", bound=Desk)
@@ -45,21 +46,23 @@ class _Matching:
     """What Quart asks for a request's route. Werkzeug's own matcher walks a tree where a look into a table will do, and
     leaves a ring of objects behind for each request."""
 
-    __slots__ = ("_method", "_path", "_rules")
+    __slots__ = ("_method", "_path", "_prefixes", "_rules")
 
-    def __init__(self, rules: dict[str, Rule], request: BaseRequestWebsocket) -> None:
+    def __init__(self, rules: dict[str, Rule], prefixes: list[str], request: BaseRequestWebsocket) -> None:
         self._rules = rules
+        self._prefixes = prefixes
         self._path: str = request.path
         self._method: str = request.method
 
     def match(self, return_rule: bool) -> tuple[Rule, dict[str, str]]:
-        """The rule of the whole path, else of what is below `/v1/`, else of anything. Raises MethodNotAllowed."""
+        """The rule of the whole path, else of one that ends in an id, else of what is below `/v1/`, else of anything.
+        Raises MethodNotAllowed."""
         if self._method not in METHODS:
             raise NoSuchMethod
         rules, path = self._rules, self._path
         rule = rules.get(path)
-        if rule is None and path.startswith(streams.PREFIX):
-            rule = rules.get(_STREAM)
+        if rule is None:
+            rule = next((rules[prefix + _ID] for prefix in self._prefixes if path.startswith(prefix)), None)
         if rule is None:
             is_below = path.startswith(_API) and path[len(_API) : len(_API) + 1] not in ("", "/")
             rule = rules.get(_BELOW_API) if is_below else None
@@ -77,10 +80,12 @@ class RoutedApp(QuartTrio, Generic[D]):
         super().__init__("trioproxy", static_folder=None)
         self.service = service
         self._rules: dict[str, Rule] = {}
+        self._prefixes: list[str] = []
         self.config["PROPAGATE_EXCEPTIONS"] = True
 
     def add(self, path: str, route: Callable[[D, Incoming], Awaitable[None]], *, for_anybody: bool = False) -> None:
-        """Let a route have a path, whatever the method; `for_anybody` also for those who name the address otherwise, or
+        """Let a route have a path, whatever the method, or all that are such a path with an id at their end, "<id>";
+        `for_anybody` also for those who name the address otherwise, or
         come from another site's page."""
 
         async def run(incoming: Incoming) -> None:
@@ -102,10 +107,12 @@ class RoutedApp(QuartTrio, Generic[D]):
 
         self.add_url_rule(path, path, view, methods=METHODS, provide_automatic_options=False)
         (self._rules[path],) = self.url_map.iter_rules(path)
+        if path.endswith(_ID):
+            self._prefixes.append(path.removesuffix(_ID))
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> _Matching | None:  # type: ignore[override]
         """Quart's way to a request's route."""
-        return None if request is None else _Matching(self._rules, request)
+        return None if request is None else _Matching(self._rules, self._prefixes, request)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> Answer:
         """Run the view, and nothing of what Quart does round it: there are no hooks, signals or response processing to

@@ -9,9 +9,12 @@ rule that is kept on one path is kept on all.
 
 from math import inf
 
+import trio
+
+from trioproxy.errors import RequestTimeout
 from trioproxy.gate.keys import Identity
 from trioproxy.relay.call import Call, Downstream, Timing
-from trioproxy.relay.relay import relay
+from trioproxy.relay.relay import relay, stopped
 from trioproxy.relay.shared import share
 from trioproxy.web.connection import Incoming
 from trioproxy.web.service import Service, Sharing
@@ -19,6 +22,7 @@ from trioproxy.wire.credentials import without_credentials
 from trioproxy.wire.headers import Headers, find, to_origin
 from trioproxy.wire.json_object import JsonObject
 from trioproxy.wire.sharing import Wish
+from trioproxy.wire.timing_filter import wants_timing
 
 IDENTITY = (b"accept-encoding", b"identity")
 """A compressed answer could be passed, but not looked at for its usage; and most origins would buffer a stream to
@@ -46,7 +50,12 @@ async def read_body(service: Service, incoming: Incoming) -> JsonObject:
     incoming.body.limit(service.max_body_bytes)
     ends = incoming.keep_to(service.timing)
     incoming.lifetime.end_at(inf)  # the body ends with it too, and has an answer of its own
-    return JsonObject.parse(await incoming.body.read(ends))
+    try:
+        return JsonObject.parse(await incoming.body.read(ends))
+    except RequestTimeout:
+        if incoming.lifetime.stopped is None:
+            raise
+        raise stopped(incoming.lifetime.stopped) from None
 
 
 async def read_call(service: Service, incoming: Incoming, request: JsonObject, *, stream: bool | None = None) -> Call:
@@ -86,6 +95,7 @@ async def relay_or_share(
         await relay(call, service.dispatcher, timing, lifetime, downstream)
         return
     incoming.answer.told += await ticket.count()
+    call.exchange.permitted_at = trio.current_time()
     await share(
         call,
         wish,
@@ -103,12 +113,20 @@ async def relay_or_share(
 async def unread_call(service: Service, incoming: Incoming, *, has_model: bool = False) -> Call:
     """What the relay is asked to do for a request that is passed on as it is; `has_model`: its model is known, and was
     checked. Raises what the gate has against it."""
+    service.gate.check_path(incoming.identity, incoming.raw_path)
     if incoming.socket is not None or incoming.method not in _WITHOUT_WORK:
         service.gate.check_unread(incoming.identity, has_model=has_model)
     call = make_call(incoming, b"")
     ticket = service.gate.ticket(incoming.identity, incoming.exchange, None, incoming.dialect)
     incoming.answer.told += await ticket.enter(incoming.exchange, incoming.lifetime.stack)
     return call
+
+
+async def count_reader(service: Service, incoming: Incoming) -> Headers:
+    """Count a request that reads what another one has paid for. Returns the fields that tell how its limits stand.
+    Raises what the ticket raises."""
+    ticket = service.gate.ticket(incoming.identity, incoming.exchange, None, incoming.dialect)
+    return await ticket.count()
 
 
 def make_call(incoming: Incoming, body: bytes) -> Call:
@@ -125,4 +143,5 @@ def make_call(incoming: Incoming, body: bytes) -> Call:
         user_agent=find(incoming.headers, b"user-agent") or b"",
         exchange=incoming.exchange,
         upstreams=incoming.identity.upstreams,
+        wants_timing=wants_timing(incoming.headers),
     )

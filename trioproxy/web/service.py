@@ -20,7 +20,9 @@ from trioproxy.relay.shared import Studio
 from trioproxy.telemetry.access_log import AccessLog
 from trioproxy.telemetry.exchange import Exchange
 from trioproxy.telemetry.metrics import Metrics
+from trioproxy.telemetry.recent import Recent
 from trioproxy.telemetry.tally import Tally
+from trioproxy.telemetry.tracer import Tracer
 from trioproxy.upstream.dispatch import Dispatcher
 from trioproxy.upstream.model_list import ModelLists
 from trioproxy.upstream.reachability import Reachability
@@ -34,25 +36,27 @@ class Desk:
 
     Attributes:
         timing: the clocks of a request.
-        live: the requests under way; `requests` counts them.
+        live: the requests under way, each with its record; `requests` counts them.
         trusted_proxies: the networks of load balancers whose word is taken for a client's address.
         visitors: whom it lets in, by what browsers say.
+        tracer: who makes spans of its requests, if anybody does.
     """
 
     timing: Timing = field(default_factory=Timing)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     visitors: Visitors = field(default_factory=Visitors)
-    live: set[Lifetime] = field(default_factory=set)
+    tracer: Tracer | None = None
+    live: dict[Lifetime, Exchange] = field(default_factory=dict)
     requests: Tally = field(default_factory=Tally)
 
-    def begin(self, lifetime: Lifetime) -> None:
+    def begin(self, lifetime: Lifetime, exchange: Exchange) -> None:
         """A request is under way."""
-        self.live.add(lifetime)
+        self.live[lifetime] = exchange
         self.requests.open_one()
 
     def end(self, lifetime: Lifetime, exchange: Exchange) -> None:
         """A request is over."""
-        self.live.discard(lifetime)
+        self.live.pop(lifetime, None)
         self.requests.release_one()
 
 
@@ -79,7 +83,8 @@ class Service(Desk):
         catalog: which models are listed; `passes_list`: the only upstream's own list says it all, and is passed on to
             who may see all of it. `model_lists` are the upstreams'.
         admission: whether there is room for one more request.
-        log, metrics: where exchanges go.
+        log, metrics: where exchanges go; `recent` keeps those that have ended lately.
+        produced: of the live ones those that produce a stream which several may read.
         token_secret: what tokens are made with, see `wire/token`; None: there are none. `wall_clock` says until when.
         max_body_bytes, max_upload_bytes: bounds of bodies that are held, and that are streamed through.
         is_draining: no new work; `/readyz` says so.
@@ -101,6 +106,8 @@ class Service(Desk):
     metrics: Metrics
     max_body_bytes: int
     max_upload_bytes: int
+    recent: Recent = field(default_factory=Recent)
+    produced: dict[Lifetime, LiveStream] = field(default_factory=dict)
     token_secret: bytes | None = None
     wall_clock: Callable[[], float] = time
     is_draining: bool = False
@@ -113,23 +120,32 @@ class Service(Desk):
     def end(self, lifetime: Lifetime, exchange: Exchange) -> None:
         """A request is over: it is logged and counted, once."""
         super().end(lifetime, exchange)
-        self.log.exchange(exchange)
-        self.metrics.exchange(exchange)
+        record = exchange.close(trio.current_time())
+        self.recent.add(record)
+        self.log.exchange(record)
+        self.metrics.exchange(record)
+        if self.tracer is not None:
+            self.tracer.exchange(record)
 
     async def begin_production(self, call: Call, lifetime: Lifetime, stream: LiveStream) -> None:
         """A stream is produced that several may read. Raises Overloaded, and what the ticket raises."""
         self.admission.admit(lifetime.stack)
-        self.live.add(lifetime)
+        self.live[lifetime] = call.exchange
+        self.produced[lifetime] = stream
         lifetime.stack.callback(self._end_production, lifetime, call.exchange, stream)
         if call.ticket is not None:
             await call.ticket.enter(call.exchange, lifetime.stack)
 
     def _end_production(self, lifetime: Lifetime, exchange: Exchange, stream: LiveStream) -> None:
         """It is over: logged and counted, once; its readers are, by themselves."""
-        self.live.discard(lifetime)
-        exchange.ended = trio.current_time()
-        self.log.put("stream", {"stream_id": stream.id, "readers": stream.joined, **exchange.line()})
-        self.metrics.production(exchange)
+        self.live.pop(lifetime, None)
+        self.produced.pop(lifetime, None)
+        record = exchange.close(trio.current_time())
+        self.recent.add(record, stream.id, stream.joined)
+        self.log.put("stream", {"stream_id": stream.id, "readers": stream.joined, **record.line()})
+        self.metrics.production(record)
+        if self.tracer is not None:
+            self.tracer.exchange(record)
 
     def stop_all(self, reason: CancelReason) -> None:
         """End every request that is under way: each client is told, then its connection ends."""

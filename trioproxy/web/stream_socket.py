@@ -21,6 +21,7 @@ from trioproxy.relay.call import ClientSocket
 from trioproxy.relay.reading import read_stream
 from trioproxy.relay.relay import refuse
 from trioproxy.relay.socket_answer import SocketAnswer
+from trioproxy.telemetry.flow import CLIENT, PROXY
 from trioproxy.web.connection import Incoming
 from trioproxy.web.entry import make_call, read_call, relay_or_share
 from trioproxy.web.service import Service
@@ -59,7 +60,10 @@ async def stream_socket(service: Service, incoming: Incoming) -> None:
 async def _converse(service: Service, incoming: Incoming, socket: ClientSocket, answer: SocketAnswer) -> None:
     exchange = incoming.exchange
     try:
+        exchange.flow.turn(CLIENT, trio.current_time())
         request = JsonObject.parse(await _first_message(socket))
+        exchange.flow.turn(PROXY, trio.current_time())
+        exchange.read_at = trio.current_time()
         wish = wish_in(request)
         work = trio.CancelScope()
         incoming.lifetime.nursery.start_soon(_listen, service, incoming, socket, answer, work)
@@ -70,6 +74,7 @@ async def _converse(service: Service, incoming: Incoming, socket: ClientSocket, 
     except ClientGone:
         exchange.cancel(CancelReason.CLIENT_GONE.value)
     except ProxyError as error:
+        exchange.flow.turn(PROXY, trio.current_time())
         await refuse(error.with_traceback(None), incoming.dialect, exchange, answer)
         exchange.status = 101
 

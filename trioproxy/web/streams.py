@@ -6,7 +6,7 @@ from trioproxy.hub.live import LiveStream
 from trioproxy.policy.replay import Slow
 from trioproxy.relay.reading import read_stream
 from trioproxy.web.connection import Incoming
-from trioproxy.web.entry import make_call
+from trioproxy.web.entry import count_reader, make_call
 from trioproxy.web.service import Service
 from trioproxy.web.tokens import identify_by
 from trioproxy.wire.dialect import Dialect
@@ -53,6 +53,7 @@ async def resume(
     """Answer with what a stream holds, and will, behind event `after`; see `read_stream`. Raises PositionGone or
     BadRequest."""
     service.admission.admit(incoming.lifetime.stack)
+    incoming.answer.told += await count_reader(service, incoming)
     exchange = incoming.exchange
     incoming.dialect = Dialect(found.exchange.endpoint)
     exchange.stream, exchange.model = True, found.exchange.model

@@ -19,6 +19,8 @@ NAMES: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _VIRTUAL: Final = b"tpk_"
 """How the secrets of virtual keys begin."""
 
+_TENANCY: Final = frozenset({b"openai-organization", b"openai-project"})
+"""Whose account pays; beside a key of the proxy's own that is not for its clients to say."""
 _BEARER = re.compile(rb"bearer[ \t]+(.*)", re.IGNORECASE | re.DOTALL)
 _SEND = "send your key as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
 
@@ -38,7 +40,7 @@ def key_shown(headers: Headers) -> bytes:
 def without_credentials(headers: Headers) -> Headers:
     """The fields without what the client shows to us: it is nobody else's business. Nor is a virtual key that stands
     where none is looked for."""
-    shown = [header for header in headers if header[0] not in NAMES]
+    shown = [header for header in headers if header[0] not in NAMES and header[0] not in _TENANCY]
     return [header for header in without_secrets(shown) if _VIRTUAL not in header[1]]
 
 
