@@ -1,6 +1,6 @@
 """Headless Chromium as a process of ours, without a profile and without a network but loopback.
 
-Nobody drives it: it opens a page, and the page tells its own server what it has seen.
+Either nobody drives it: it opens a page, and the page tells its own server what it has seen. Or `browser_page` does.
 """
 
 import os
@@ -31,12 +31,13 @@ _FLAGS: Final = (
 
 
 @contextmanager
-def browsing(url: str, directory: Path) -> Iterator[Running]:
-    """A browser that shows this page; its profile is in the directory. All its processes are gone afterwards."""
+def browsing(url: str, directory: Path, *flags: str) -> Iterator[Running]:
+    """A browser that shows this page, started with further flags; its profile is in the directory. All its processes
+    are gone afterwards."""
     found = shutil.which(PROGRAM)
     assert found is not None, f"{PROGRAM} is not installed; `make test` does it"
     process = subprocess.Popen(
-        [found, *_FLAGS, f"--user-data-dir={directory / 'profile'}", url],
+        [found, *_FLAGS, *flags, f"--user-data-dir={directory / 'profile'}", url],
         cwd=directory,
         env={**os.environ, "HOME": str(directory)},
         stdin=subprocess.DEVNULL,

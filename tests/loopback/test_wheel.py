@@ -123,6 +123,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert tops == {"trioproxy", "trioproxy-0.1.0.dist-info"}
 
 
+def test_the_wheel_holds_the_whole_dashboard(wheel: Path) -> None:
+    folder = "trioproxy/web/admin/page"
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.startswith(f"{folder}/")}
+    assert packed == {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+    assert f"{folder}/vendor/uplot/LICENSE" in packed
+
+
 def test_the_wheel_runs_the_demo(empty_environment: Path, tmp_path: Path, say: Callable[[str], None]) -> None:
     with open_demo(empty_environment, tmp_path) as demo:
         took = demo.wait_until_it_answers()
