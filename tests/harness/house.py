@@ -20,6 +20,8 @@ from trioproxy.state.limits import LimitStore
 from trioproxy.state.limits_memory import MemoryLimits
 from trioproxy.state.streams import StreamStore
 from trioproxy.telemetry.access_log import AccessLog
+from trioproxy.telemetry.record import Record
+from trioproxy.telemetry.tracer import Tracer
 
 CHAT = b'{"model":"m","messages":[],"stream":true}'
 HOSTS = ["proxy", "a", "my_host.example"]
@@ -32,6 +34,11 @@ class ListLog(AccessLog):
     def __init__(self) -> None:
         super().__init__("off")
         self.lines: list[dict[str, Any]] = []
+        self.records: list[Record] = []
+
+    def exchange(self, record: Record) -> None:
+        self.records.append(record)
+        super().exchange(record)
 
     def put(self, event: str, fields: dict[str, Any]) -> None:
         self.lines.append({"event": event, **fields})
@@ -145,6 +152,7 @@ class HouseUnderTest:
         store: StreamStore | None = None,
         limits: LimitStore | None = None,
         wall_clock: Callable[[], float] = time,
+        tracer: Tracer | None = None,
     ) -> None:
         self._nursery = nursery
         self._lockstep = lockstep
@@ -154,7 +162,13 @@ class HouseUnderTest:
             flags = {"upstream.base_url": "http://origin/v1", "upstream.name": "origin", **flags}
         config = load(file, flags={"server.hosts": HOSTS, **flags}, environ={})
         self.house = House(
-            config, self.log, open_tcp=self.origin.open_tcp, store=store, limits=limits, wall_clock=wall_clock
+            config,
+            self.log,
+            open_tcp=self.origin.open_tcp,
+            store=store,
+            limits=limits,
+            wall_clock=wall_clock,
+            tracer=tracer,
         )
         self._serving: list[trio.CancelScope] = []
         self.keeping = trio.CancelScope()
@@ -200,6 +214,7 @@ async def open_house(
     store: StreamStore | None = None,
     limits: LimitStore | None = None,
     wall_clock: Callable[[], float] = time,
+    tracer: Tracer | None = None,
     **flags: Any,
 ) -> AsyncIterator[HouseUnderTest]:
     """A house that is gone, with everything it started, when the block ends.
@@ -220,6 +235,7 @@ async def open_house(
             store,
             limits,
             wall_clock,
+            tracer,
         )
         trio.lowlevel.add_instrument(counter)
         try:

@@ -11,6 +11,7 @@ import trio.testing
 from tests.harness.counting import AtStep
 from tests.harness.house import Client, HouseUnderTest, open_house
 from tests.harness.origin import Script
+from tests.harness.spans import ListTracer, check_tree
 from trioproxy.errors import CancelReason
 
 Play = Callable[[Client], Awaitable[None]]
@@ -50,11 +51,12 @@ class Outcome:
 
 def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome:
     """Play a story with `cut` cut before its `step`-th step (0: not at all). Raises if anything is left behind: the
-    house itself checks that at its end."""
-    instrument = AtStep(step)
+    house itself checks that at its end. So does a request whose spans do not fit together."""
+    instrument, tracer = AtStep(step), ListTracer()
 
     async def main() -> Outcome:
-        async with open_house(story.origin, lockstep=story.lockstep, file=file, **dict(story.flags)) as house:
+        flags = dict(story.flags)
+        async with open_house(story.origin, lockstep=story.lockstep, file=file, tracer=tracer, **flags) as house:
             house.origin.refuses = story.refuses
             client, rival = house.connect(), house.connect()
             if story.has_rival:
@@ -91,6 +93,7 @@ def play(story: Story, cut: str, step: int, file: Path | None = None) -> Outcome
             if house.house.hub.producers.open:
                 await trio.sleep(story.linger_s)
                 assert not house.house.hub.producers.open
+        check_tree(tracer.spans)
         return Outcome(instrument.steps, house.log.exchanges, len(house.origin.visits))
 
     clock = trio.testing.MockClock(autojump_threshold=0)

@@ -64,7 +64,7 @@ class Running:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip("\n")
                 lines.append(text)
-                if lines is self.out and text.startswith("{"):
+                if lines is self.out and text.startswith('{"'):
                     self.log.append(json.loads(text))
 
     @property

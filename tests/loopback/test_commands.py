@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -333,6 +334,9 @@ class TestDemo:
             assert answer.status == 200
             assert took_s < 2.0
             assert ask(demo.port, "POST", CHAT, chat("m-n3-i1-t0")).body.endswith(b"data: [DONE]\n\n")
+            found = re.search(r"The dashboard: http://127\.0\.0\.1:(\d+)/$", "\n".join(demo.out), re.MULTILINE)
+            assert found is not None
+            assert ask(int(found[1]), "GET", "/").headers["content-type"] == "text/html; charset=utf-8"
             assert demo.stop(signal.SIGINT) == 0
             text = "\n".join(demo.out)
             assert f"curl -N http://127.0.0.1:{demo.port}/v1/chat/completions" in text

@@ -8,4 +8,14 @@ cannot hide itself by being on both sides.
     demo_script    behaviour and events → what is written when, and how it ends (pure)
     demo_http      HTTP/1.1 on one stream, by h11
     demo_upstream  routes, counters, the server
+
+    histogram      many times as counts (pure)
+    events         bytes → events → what they say (pure)
+    http_client    HTTP/1.1 as a client, by llhttp
+    talk           one chat: what came back, and when; also what `trioproxy chat` talks with
+    figures        what was measured, as a value that adds up (pure)
+    generator      so many clients for so many seconds; one process
+    processes      several of them, begun together and ended with us
+    limit          whether the generator itself was the limit
+    report, plot   figures as a table, as JSON (pure), as a picture
 """

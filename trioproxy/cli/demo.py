@@ -57,7 +57,7 @@ def demo_upstream(
 
 
 def _welcome(base: str, admin: tuple[str, int] | None) -> str:
-    figures = f"  curl {url(*admin)}/metrics\n" if admin else ""
+    page = f"  The dashboard: {url(*admin)}/\n" if admin else ""
     return f"""
 Running, in front of a simulated upstream. Ctrl-C ends it.
 
@@ -66,7 +66,7 @@ Running, in front of a simulated upstream. Ctrl-C ends it.
   from openai import OpenAI
   client = OpenAI(base_url="{base}/v1", api_key="any")
 
-{figures}
+{page}
 The model's name chooses what the upstream does; `trioproxy demo-upstream --words` lists the words, for example:
   demo-i200  slow      demo-x5  dies after 5 events      demo-nodone  no [DONE]      demo-e429-r2  rate limited
 """

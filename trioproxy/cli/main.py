@@ -2,7 +2,7 @@
 
 import typer
 
-from trioproxy.cli import check, demo, keys, reload, serve, upstreams
+from trioproxy.cli import bench, chat, check, demo, keys, reload, serve, streams, upstreams
 
 app = typer.Typer(
     name="trioproxy",
@@ -16,5 +16,8 @@ app.command()(serve.serve)
 app.command()(reload.reload)
 app.command()(demo.demo_upstream)
 app.command()(check.check)
+app.command()(chat.chat)
+app.command()(bench.bench)
 app.add_typer(upstreams.app, name="upstreams")
 app.add_typer(keys.app, name="keys")
+app.add_typer(streams.app, name="streams")
