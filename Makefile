@@ -29,7 +29,7 @@ test: lint types
 	@echo "== tests in virtual time, on every core"
 	$(PYTHON) -m pytest --quiet -n auto -m "not loopback" $(ARGS)
 	echo "== tests on real sockets, one at a time"
-	$(PYTHON) -m pytest --quiet -m loopback $(ARGS)
+	$(PYTHON) -m pytest --quiet -m loopback --durations=40 $(ARGS)
 
 fast: lint types
 	@echo "== tests in virtual time, without the long sweeps"
@@ -58,12 +58,12 @@ lock: $(VENV)/.dev
 	  echo "# Every runtime dependency with its hashes, for images: pip install --require-hashes -r requirements.lock"
 	  echo "# Written by 'make lock' from pyproject.toml."
 	  $(PYTHON) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	    --extra redis --no-header --no-annotate pyproject.toml
+	    --extra redis --extra otel --no-header --no-annotate pyproject.toml
 	} > $(VENV)/requirements.lock
 	mv $(VENV)/requirements.lock requirements.lock
 
 clean:
-	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up.
@@ -136,6 +136,8 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.created
 	install_program haproxy
 	# The store of streams that several replicas share.
 	install_program redis-server
+	# What reads its metrics, and checks conf/'s rules (promtool comes with it).
+	install_program prometheus
 	# The browser whose EventSource it has to suit; the one without a window, which is by far the smaller one.
 	install_program chromium-headless-shell
 	touch $(VENV)/.runtime $@
