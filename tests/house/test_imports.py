@@ -47,16 +47,19 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "anyio": ("state.redis_link",),  # what coredis raises where a connection breaks
     "coredis": ("state",),
     "h11": ("server.protocol", "server.strict", "bench"),
-    "httptools": ("upstream",),
+    "httptools": ("upstream", "bench"),
     "httpx": ("upstream", "cli.admin", "cli.proof"),
     "hypercorn": ("server",),
-    "msgspec": ("wire", "web.probes", "web.admin.app"),
+    "matplotlib": ("bench.plot",),
+    "msgspec": ("wire", "web.probes", "web.admin.app", "web.admin.session", "web.admin.streams"),
     "pydantic": ("config",),
     "pydantic_core": ("config",),
     "quart": ("web",),
     "quart_trio": ("web",),
     "prometheus_client": ("telemetry.metrics",),
-    "rich": ("cli.table",),
+    "rich": ("cli.bench", "cli.table", "cli.top", "cli.top_screen"),
+    "google": ("telemetry.tracing",),  # protobuf
+    "opentelemetry": ("telemetry.tracing",),
     "structlog": ("telemetry", "server", "upstream", "relay.shared", "hub.replicas"),
     "tomlkit": ("cli.edit",),
     "trio": ("cli", "bench", "server", "web", "gate", "relay", "hub", "upstream", "net", "state", "telemetry"),
@@ -64,12 +67,13 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "websockets": ("wire.messages",),
     "werkzeug": ("web",),
     # The standard library, where it does I/O or holds for the whole process.
+    "http.client": ("telemetry.tracer",),
     "fcntl": ("cli.whole_file",),
-    "gc": ("server.worker", "server.start", "__main__"),
+    "gc": ("bench.generator", "server.worker", "server.start", "__main__"),
     "os.environ": ("config",),
     "pickle": ("server.crew", "server.worker"),
     "resource": ("server.worker", "telemetry.load"),
-    "signal": ("server.worker", "server.crew", "server.supervisor"),
+    "signal": ("__main__", "server.worker", "server.crew", "server.supervisor", "cli.top"),
     "socket": (
         "net",
         "server.admin",
@@ -84,22 +88,29 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "sqlite3": ("state",),
     "ssl": (
+        "bench.http_client",
         "upstream",
         "net.tls",
         "state.redis_link",
         "server.build",
         "server.listener",
         "server.overload",
+        "telemetry.tracer",
         "config.schema",
         "config.upstream",
     ),
-    "subprocess": ("server.crew",),
-    "threading": ("telemetry.access_log",),
+    "subprocess": (
+        "bench.processes",
+        "server.crew",
+    ),
+    "termios": ("cli.keyboard",),
+    "threading": ("telemetry.access_log", "telemetry.tracer"),
+    "tty": ("cli.keyboard",),
     "queue": ("telemetry.access_log",),
     # Nowhere: another event loop, another log, imports in disguise.
     "asyncio": (),
     "concurrent": (),
-    "importlib": ("gate.plugin",),  # the operator's function
+    "importlib": ("gate.plugin", "server.supervisor", "server.tracer"),  # the operator's function; our own version
     "logging": (),
     "multiprocessing": (),
     "requests": (),
@@ -211,7 +222,7 @@ def _doors(name: str) -> str:
     return ", ".join(DOORS[name]) or "nowhere"
 
 
-OPTIONAL: Final = {"server.store"}
+OPTIONAL: Final = {"bench.plot", "server.store", "server.tracer"}
 """Modules that load an optional extra, only where it is configured."""
 
 
@@ -332,8 +343,9 @@ def test_what_is_imported_is_what_the_project_depends_on(house: list[Module]) ->
     extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
     needed = [*project["dependencies"], *extras]
     depends_on = {re.split(r"[^A-Za-z0-9_-]", line)[0].replace("-", "_") for line in needed}
+    depends_on = {"opentelemetry" if name == "opentelemetry_proto" else name for name in depends_on}
     imported = {one.target.partition(".")[0] for module in house for one in imports_of(module)}
-    comes_along = {"pydantic_core", "anyio"}  # with pydantic, with coredis
+    comes_along = {"pydantic_core", "anyio", "google"}  # with pydantic, with coredis, with OpenTelemetry's messages
     only_pinned = {"wsproto"}  # Hypercorn's
     assert imported - sys.stdlib_module_names - {HOUSE} - comes_along == depends_on - only_pinned
 

@@ -345,12 +345,13 @@ async def test_what_failed_is_settled_by_whether_a_model_may_have_worked(
         answer = await chat(house)
         assert answer.status >= 400
         is_answer = answer.status in (400, 500)
-        assert await spent(house) == {"tokens_per_day": 0 if is_answer else -(-len(body) // 4), "streams": 0}
+        expected = 0 if is_answer else -(-len(body) // 4) + 1_000
+        assert await spent(house) == {"tokens_per_day": expected, "streams": 0}
         await trio.testing.wait_all_tasks_blocked()
         house.house.pool.close_nowait()
         house.origin.refuses = True
         await chat(house)
-        assert (await spent(house))["tokens_per_day"] == (0 if is_answer else -(-len(body) // 4))
+        assert (await spent(house))["tokens_per_day"] == expected
 
 
 @pytest.mark.parametrize(
@@ -407,6 +408,28 @@ async def test_a_shared_stream_is_paid_for_once_and_each_reader_counts_as_a_requ
 
 async def chat_shared(house: HouseUnderTest, headers: str) -> None:
     assert (await chat(house, headers=headers, stream=True)).is_complete
+
+
+async def test_coming_back_to_a_stream_counts_as_a_request(clock: trio.testing.MockClock, ways: Ways) -> None:
+    async with opened(ways(limited("rpm = 2"), a=""), streamed_answer(7, 13)) as house:
+        first = await chat(house, headers="x-trioproxy-resume: 60\r\n", stream=True)
+        path = f"/v1/streams/{first.headers['x-trioproxy-stream']}"
+        for expected in (200, 429):
+            answer = await ask(house, path=path, headers=bearer("ours"), method="GET")
+            assert answer.status == expected
+
+
+async def test_a_whole_answer_that_nobody_waits_for_stays_as_it_was_reserved(
+    clock: trio.testing.MockClock, ways: Ways
+) -> None:
+    body = json.dumps({"model": "m", "messages": [], "max_tokens": 500}).encode()
+    async with opened(ways(limited("tokens_per_day = 100_000"), a=""), b"") as house:
+        client = house.connect()
+        await client.post(body, headers=bearer("ours"))
+        await trio.sleep(1)
+        client.leave()
+        await trio.sleep(1)
+        assert await spent(house) == {"tokens_per_day": -(-len(body) // 4) + 500}
 
 
 async def test_a_producer_that_gets_no_place_is_told_to_its_readers(clock: trio.testing.MockClock, ways: Ways) -> None:

@@ -125,6 +125,7 @@ async def test_what_would_bind_the_client_to_our_host_is_not_returned(autojump_c
         "x-ratelimit-remaining-requests",
         "openai-processing-ms",
         "retry-after-ms",
+        "server-timing",
         "x-request-id",
         "x-trioproxy-request-id",
         "x-trioproxy-upstream",

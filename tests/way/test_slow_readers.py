@@ -93,6 +93,8 @@ async def test_who_blocks_stops_the_origin_and_everyone(clock: trio.testing.Mock
     assert steady.times[1 + KEPT] == 20
     counts = house.house.hub.counts[Slow.BLOCK]
     assert (counts.waits, counts.waited_s, counts.overrun) == (1, 15, 0)
+    (produced,) = [line for line in house.log.lines if line["event"] == "stream"]
+    assert (produced["client_ms"], produced["proxy_ms"]) == (15_000, 0)
 
 
 async def test_who_blocks_is_waited_for_no_longer_than_a_client_may_stall(clock: trio.testing.MockClock) -> None:

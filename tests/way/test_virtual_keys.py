@@ -52,6 +52,18 @@ async def test_nobody_comes_in_without_one_good_key(
         assert not house.origin.visits
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/realtime/client_secrets", "/v1/realtime/sessions", "/v1/organization/admin_api_keys"]
+)
+async def test_no_key_is_changed_for_one_of_the_upstreams_own(
+    clock: trio.testing.MockClock, ways: Ways, path: str
+) -> None:
+    async with opened(ways(key_table("ours"), a=""), OK) as house:
+        answer = await ask(house, b"{}", path, bearer("ours"))
+        assert (answer.status, code(answer)) == (403, "model_not_allowed")
+        assert not house.origin.visits
+
+
 @pytest.mark.parametrize("headers", [bearer("ours"), f"x-api-key: {secret('ours')}\r\n"])
 @pytest.mark.parametrize("own", ["", 'headers = { authorization = "Bearer own" }'])
 @pytest.mark.parametrize("path", [CHAT, "/v1/files"])
