@@ -112,7 +112,9 @@ def test_what_was_said_before_goes_along() -> None:
         for number in (1, 2):
             terminal.type(f"Question {number}{ENTER}")
             wait_for_count(terminal, "tokens in", number)
+        prompts = "".join(terminal.lines).count(">")
         terminal.type(ENTER)  # an empty question is none
+        until(lambda: "".join(terminal.lines).count(">") > prompts, "another prompt", START_S)
         leave(terminal)
     first, second = (body for _, body in echo.asked)
     question, answer = {"role": "user", "content": "Question 1"}, {"role": "assistant", "content": "One two"}

@@ -1,5 +1,6 @@
 """`trioproxy streams top` on a terminal, in front of an admin address that tells what the test wants."""
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -57,11 +58,17 @@ def test_streams_come_change_and_go_in_place(admin: ScriptedAdmin) -> None:
         assert terminal.screen.unknown == []
 
 
+def age_of(terminal: Terminal, stream_id: str) -> float:
+    """The age that is shown of a stream, in seconds."""
+    found = re.search(r" ([0-9.]+) s ", terminal.line_with(stream_id))
+    return float(found[1]) if found else 0.0
+
+
 def test_ages_go_on_while_nothing_is_heard(admin: ScriptedAdmin) -> None:
     admin.put(row("req_a", age_s=1.0, phase="waiting"))
     with on_terminal(*top(admin)) as terminal:
         terminal.wait_for_start("req_a")
-        terminal.wait_for("2.5 s")
+        until(lambda: age_of(terminal, "req_a") > 2.5, "an age that goes on")
 
 
 def test_rows_are_sorted_and_filtered_by_keys(admin: ScriptedAdmin) -> None:

@@ -66,6 +66,8 @@ def single_keys(terminal: int) -> Iterator[None]:
         tty.setcbreak(terminal, termios.TCSANOW)
         given = termios.tcgetattr(terminal)
         given[_CONTROL_FLAGS] &= ~termios.IXON
+        # A Ctrl-C that emptied the queue would leave a read waiting that was told of a key just before.
+        given[_LOCAL_FLAGS] |= termios.NOFLSH
         given[_CHARACTERS][termios.VSUSP] = b"\0"
         termios.tcsetattr(terminal, termios.TCSANOW, given)
         yield

@@ -1,5 +1,6 @@
 """`trioproxy streams top`: the live streams on a terminal, as they come, flow, wait and end."""
 
+import os
 import signal
 import sys
 from typing import Annotated, Final
@@ -67,6 +68,8 @@ def top(
         shows.code = EXIT_INTERRUPTED
     if shows.failure is not None:
         fail(shows.failure, EXIT_FAILED)
+    if shows.is_left_behind:
+        os._exit(shows.code)  # nobody waits for that thread, and an interpreter that ends beside one may crash
     raise typer.Exit(shows.code)
 
 
@@ -84,11 +87,13 @@ class _Top:
     Attributes:
         code: the exit code.
         failure: why it never came to show anything.
+        is_left_behind: a thread of ours still waits for the service.
     """
 
     def __init__(self, address: AdminAddress, view: View, console: Console) -> None:
         self.code = 0
         self.failure: str | None = None
+        self.is_left_behind = False
         self._address = address
         self._view = view
         self._console = console
@@ -146,6 +151,9 @@ class _Top:
         try:
             await trio.to_thread.run_sync(self._address.stop_stream, stream_id, abandon_on_cancel=True)
             self._view.note = f"stopped: {stream_id}"
+        except trio.Cancelled:
+            self.is_left_behind = True
+            raise
         except (NotReached, NotSaid, Refused) as error:
             self._view.note = f"{stream_id} was not stopped: {shown(str(error))}"
         self._wake.set()
