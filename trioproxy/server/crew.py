@@ -38,8 +38,10 @@ _LONGEST_PAUSE_S = 10.0
 _HEALTHY_S = 30.0
 """A worker that lived for so long died of something else than its start: the pause begins anew."""
 _MAX_FAILED_STARTS = 5
-_SPARE_S = 1.3
-"""How long behind its own deadline a worker that was told to end is waited for, before it is killed."""
+_SPARE_S = 0.8
+_SPARE_FOR_SPANS_S = 0.5
+"""How long behind its own deadline a worker that was told to end is waited for, before it is killed; and how much
+longer if it has spans to send."""
 
 log = structlog.get_logger()
 
@@ -253,8 +255,9 @@ class Crew:
         self._leaving.set()
         drain = self.config.drain
         patience_s = {Order.RETIRE: drain.timeout_s, Order.DRAIN: drain.delay_s + drain.timeout_s}.get(order, 0.5)
+        spare_s = _SPARE_S + (_SPARE_FOR_SPANS_S if self.config.telemetry.otlp_endpoint else 0.0)
         for worker in list(self.workers.values()):
-            worker.order(order, patience_s + _SPARE_S)
+            worker.order(order, patience_s + spare_s)
 
     def take_keys(self, keys: tuple[Key, ...] | None) -> None:
         """Give every worker other virtual keys, also those that are still to come. Does not wait."""
